@@ -1,0 +1,73 @@
+"""Families of random problems that every solver and Gramian method is tested on.
+
+A problem is a Jacobian `[K, n]` in float64, its cosines and norms in the dtype under test. Fresh
+each run: the seed is printed, and `JMTL_TEST_SEED` repeats it.
+"""
+
+import os
+import secrets
+from typing import NamedTuple
+
+import numpy as np
+
+FAMILIES = ("normal", "low_rank", "conflict", "scales", "low_rank_scales", "conflict_scales")
+
+
+class Problems(NamedTuple):
+    """A batch of problems of one size.
+
+    Attributes:
+        jacobians: `[B, K, n]` float64, exactly representable in float32.
+        cosine: `[B, K, K]` in the dtype asked for.
+        norms: `[B, K]` in the dtype asked for.
+        family: `[B]` the name of each problem's family.
+    """
+
+    jacobians: np.ndarray
+    cosine: np.ndarray
+    norms: np.ndarray
+    family: list[str]
+
+
+def fresh_seed() -> int:
+    """A new seed each run, printed; `JMTL_TEST_SEED` in the environment repeats one."""
+    seed = int(os.environ.get("JMTL_TEST_SEED") or secrets.randbits(32))
+    print(f"JMTL_TEST_SEED={seed}")
+    return seed
+
+
+def jacobian(family: str, size: int, rng: np.random.Generator) -> np.ndarray:
+    """One task-gradient matrix `[size, size + 4]` of a family."""
+    width = size + 4
+    rows = rng.normal(size=(size, width))
+    if family.startswith("low_rank"):
+        rank = int(rng.integers(1, max(2, size // 2 + 1)))
+        rows = rng.normal(size=(size, rank)) @ rng.normal(size=(rank, width))
+    elif family.startswith("conflict"):
+        # Rows of a simplex's corners around a common drift: every pair at an obtuse angle.
+        corners = np.eye(size, width) - 1.0 / size
+        drift = rng.normal(size=width) * 10 ** rng.uniform(-2, 0) / np.sqrt(width)
+        noise = rng.normal(size=(size, width)) * 10 ** rng.uniform(-2, -0.5) / np.sqrt(width)
+        rows = corners + drift + noise
+    if family.endswith("scales"):
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = rows * 10 ** rng.uniform(-6, 0, size=(size, 1))
+    return rows.astype(np.float32).astype(np.float64)
+
+
+def gramian(rows: np.ndarray, dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines `[..., K, K]` and norms `[..., K]`, rounded once to dtype; zero rows stay zero."""
+    norms = np.linalg.norm(rows, axis=-1)
+    units = rows / np.where(norms > 0, norms, 1.0)[..., None]
+    cosine = np.clip(units @ np.swapaxes(units, -1, -2), -1.0, 1.0)
+    diagonal = np.arange(rows.shape[-2])
+    cosine[..., diagonal, diagonal] = norms > 0
+    return cosine.astype(dtype), norms.astype(dtype)
+
+
+def draw(size: int, count: int, seed: int, dtype: type = np.float32) -> Problems:
+    """Draws `count` problems of `size` tasks, the families in turn."""
+    rng = np.random.default_rng([seed, size])
+    family = [FAMILIES[index % len(FAMILIES)] for index in range(count)]
+    rows = np.stack([jacobian(name, size, rng) for name in family])
+    return Problems(rows, *gramian(rows, dtype), family)
