@@ -1,0 +1,409 @@
+"""Losses and task gradients of any function, and the cheapest way to a method's update.
+
+How K gradients are computed is a *strategy*:
+
+- ``"unroll"``: K backward passes written out in one program, stacked.
+- ``"vmap"``: one backward pass batched over K cotangents, stacked.
+- ``"recompute"`` (Gramian methods in `value_and_grads`): K backward passes, contracted leaf by leaf
+  into the Gramian and let go, then one backward pass weighted by the method's answer.
+- ``"auto"``: chosen as `AUTO` says, from a measurement.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.interpreters import ad
+from jaxtyping import Array, Float
+
+from jmtl.gramian import (
+    Gramian,
+    TaskGrads,
+    add_products,
+    combine,
+    compute_dtype,
+    cross_products,
+    from_products,
+    leaf_products,
+)
+from jmtl.gramian import gramian as gramian_of
+from jmtl.method import Answer, Method, Seen, State, check_choice, check_losses, respond
+
+Strategy = Literal["auto", "vmap", "unroll", "recompute"]
+At = Literal["parameters", "representation"]
+STRATEGIES: tuple[Strategy, ...] = ("auto", "vmap", "unroll", "recompute")
+
+
+class Encoded(NamedTuple):
+    """A function of losses in two stages, so that gradients can be taken at what lies between.
+
+    Called as a whole it is `(shared, tasks, *args) -> losses`.
+
+    Attributes:
+        encode: `(shared, *args) -> (representation, carried)`: a pytree of arrays that the tasks'
+            losses are differentiated at, and anything else that they need (new batch statistics).
+        losses: `(tasks, representation, carried, *args) -> losses`, or `(losses, aux)`.
+    """
+
+    encode: Callable[..., tuple[Any, Any]]
+    losses: Callable[..., Any]
+
+    def __call__(self, shared: Any, tasks: Any, *args: Any) -> Any:
+        """The losses, as `losses` returns them."""
+        representation, carried = self.encode(shared, *args)
+        return self.losses(tasks, representation, carried, *args)
+
+
+class Result(NamedTuple):
+    """What `value_and_grads` returns.
+
+    Attributes:
+        losses: `[K]` global.
+        gradient: like the shared parameters; with `split`, a pair (shared, tasks).
+        weights: `[K]` the method's, NaN where it has none.
+        residual: `[]` the method's.
+        gramian: of the task gradients where the way taken has them, else None.
+        state: the method's next state.
+        aux: the function's, with `has_aux`; else None.
+    """
+
+    losses: Float[Array, " K"]
+    gradient: Any
+    weights: Float[Array, " K"]
+    residual: Float[Array, ""]
+    gramian: Gramian | None
+    state: State
+    aux: Any
+
+
+class _Pulled(NamedTuple):
+    """One linearisation: the losses `[K]` and ways back from them.
+
+    Attributes:
+        losses: `[K]`.
+        one: `i -> gradients` of loss i with respect to every primal.
+        weighted: `weights [K] -> gradients` of their weighted sum.
+        batched: `() -> gradients`, leaves `[K, ...]`, of all losses by one batched backward pass.
+        aux: the function's.
+    """
+
+    losses: Float[Array, " K"]
+    one: Callable[[int], Any]
+    weighted: Callable[[Array], Any]
+    batched: Callable[[], Any]
+    aux: Any
+
+
+def _checked(losses: Any) -> tuple[bool, int]:
+    """Whether the losses are one array, and K; anything but K scalars is refused."""
+    if isinstance(losses, (tuple, list)):
+        shapes = [jnp.shape(loss) for loss in losses]
+        if not shapes or any(shape != () for shape in shapes):
+            raise ValueError(f"losses: expected K scalars, got a sequence of shapes {shapes}")
+        kinds = [jnp.result_type(loss) for loss in losses]
+        stacked, k = False, len(shapes)
+    else:
+        if jnp.ndim(losses) != 1 or jnp.size(losses) == 0:
+            raise ValueError(
+                f"losses have shape {jnp.shape(losses)}: expected [K], one scalar a task "
+                "(jnp.stack the tasks' losses, or return a tuple of K scalars)"
+            )
+        kinds = [jnp.result_type(losses)]
+        stacked, k = True, jnp.shape(losses)[0]
+    if not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds):
+        raise ValueError(f"losses have dtype {kinds[0]}: expected floating point")
+    return stacked, k
+
+
+def _pull(fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool) -> _Pulled:
+    """Run `fun(*primals) -> losses` (or `(losses, aux)`) and keep its pullback."""
+
+    def with_aux(*primals: Any) -> tuple[Any, Any]:
+        out = fun(*primals)
+        losses, aux = out if has_aux else (out, None)
+        return (tuple(losses) if isinstance(losses, list) else losses), aux
+
+    losses, pullback, aux = jax.vjp(with_aux, *primals, has_aux=True)
+    stacked, k = _checked(losses)
+    if stacked:
+        dtype = losses.dtype
+        eye = jnp.eye(k, dtype=dtype)
+        return _Pulled(
+            losses,
+            one=lambda i: pullback(eye[i]),
+            weighted=lambda weights: pullback(weights.astype(dtype)),
+            batched=lambda: jax.vmap(pullback)(eye),
+            aux=aux,
+        )
+
+    def one(i: int) -> Any:
+        # Symbolic zeros: the backward pass of loss i does not enter the other tasks' heads.
+        return pullback(
+            tuple(
+                jnp.ones_like(loss) if j == i else ad.Zero(jax.typeof(loss))
+                for j, loss in enumerate(losses)
+            )
+        )
+
+    return _Pulled(
+        jnp.stack(losses),
+        one=one,
+        weighted=lambda weights: pullback(
+            tuple(w.astype(loss.dtype) for w, loss in zip(weights, losses, strict=True))
+        ),
+        batched=lambda: jax.vmap(pullback)(
+            tuple(jnp.eye(k, dtype=loss.dtype)[i] for i, loss in enumerate(losses))
+        ),
+        aux=aux,
+    )
+
+
+def _mean(tree: Any, axis_name: str | None) -> Any:
+    return tree if axis_name is None else lax.pmean(tree, axis_name)
+
+
+def _resolve(strategy: Strategy, needs: str, k: int) -> Strategy:
+    """The strategy that "auto" stands for.
+
+    See `value_and_grads` for the measurement.
+    """
+    check_choice("value_and_grads", "strategy", strategy, STRATEGIES)
+    if strategy == "recompute" and needs == "gradients":
+        raise ValueError(
+            "strategy='recompute' keeps no task gradients, and these are asked for: "
+            "use 'unroll', 'vmap' or 'auto'"
+        )
+    if strategy != "auto":
+        return strategy
+    return "recompute" if needs == "gramian" and k > 2 else "unroll"
+
+
+def _stack(pulled: _Pulled, strategy: Strategy, axis_name: str | None) -> TaskGrads:
+    """Task gradients of the first primal, leaves `[K, ...]`, averaged over devices."""
+    if strategy == "vmap":
+        return _mean(pulled.batched()[0], axis_name)
+    rows = [pulled.one(i)[0] for i in range(len(pulled.losses))]
+    return _mean(jax.tree.map(lambda *row: jnp.stack(row), *rows), axis_name)
+
+
+def value_and_task_grads(
+    fun: Callable[..., Any],
+    has_aux: bool = False,
+    split: bool = False,
+    strategy: Strategy = "auto",
+) -> Callable[..., tuple[Any, Any]]:
+    """Like `jax.value_and_grad`, for a function of K losses: all K gradients, stacked.
+
+    Args:
+        fun: `(params, *args) -> losses`: K losses as an array `[K]`, or as a tuple of K scalars
+            (then the backward pass of one loss skips what only other losses use); with `split`,
+            `(shared, tasks, *args) -> losses`.
+        has_aux: whether `fun` returns `(losses, aux)`.
+        split: whether the first two arguments are shared and task parameters. The gradients are
+            then a pair: stacked for the shared parameters, plain (of Σ L_i) for the tasks' own.
+        strategy: "unroll", "vmap", or "auto", which is "unroll": see `value_and_grads`.
+
+    Returns:
+        A function of the same arguments that returns `(losses, gradients)`, or
+        `((losses, aux), gradients)`: losses `[K]`, gradients with leaves `[K, ...]`.
+
+    Raises:
+        ValueError: losses that are not K scalars; `strategy="recompute"`, which keeps no stack.
+    """
+    resolved = _resolve(strategy, "gradients", 0)
+
+    def run(*args: Any) -> tuple[Any, Any]:
+        primals, rest = (args[:2], args[2:]) if split else (args[:1], args[1:])
+        pulled = _pull(lambda *p: fun(*p, *rest), primals, has_aux)
+        grads = _stack(pulled, resolved, None)
+        if split:
+            grads = (grads, pulled.weighted(jnp.ones_like(pulled.losses))[1])
+        return ((pulled.losses, pulled.aux) if has_aux else pulled.losses), grads
+
+    return run
+
+
+def _contract(pulled: _Pulled, strategy: Strategy, axis_name: str | None) -> Gramian:
+    """The Gramian at the first primal, leaf by leaf, with no stack of whole gradients kept."""
+    if strategy == "vmap":
+        return gramian_of(_stack(pulled, strategy, axis_name))
+    rows = [jax.tree.leaves(pulled.one(i)[0]) for i in range(len(pulled.losses))]
+    parts = []
+    for leaf in zip(*rows, strict=True):
+        stack = _mean(jnp.stack(leaf), axis_name)
+        parts.append(leaf_products(stack, stack))
+    return from_products(add_products(parts))
+
+
+def value_and_gramian(
+    fun: Callable[..., Any], has_aux: bool = False, axis_name: str | None = None
+) -> Callable[..., tuple[Any, Gramian]]:
+    """The losses and the Gramian of their gradients, without a stack of gradients.
+
+    K backward passes, contracted leaf by leaf: what measures of conflict start from.
+
+    Args:
+        fun: as for `value_and_task_grads`, differentiated with respect to its first argument.
+        has_aux: whether `fun` returns `(losses, aux)`.
+        axis_name: as for `value_and_grads`.
+
+    Returns:
+        A function of the same arguments: `(losses [K], Gramian)` or `((losses, aux), Gramian)`.
+    """
+
+    def run(params: Any, *args: Any) -> tuple[Any, Gramian]:
+        pulled = _pull(lambda p: fun(p, *args), (params,), has_aux)
+        losses = _mean(pulled.losses, axis_name)
+        gram = _contract(pulled, "unroll", axis_name)
+        return ((losses, pulled.aux) if has_aux else losses), gram
+
+    return run
+
+
+def value_and_grads(
+    fun: Callable[..., Any],
+    method: Method,
+    *,
+    has_aux: bool = False,
+    split: bool = False,
+    strategy: Strategy = "auto",
+    at: At = "parameters",
+    axis_name: str | None = None,
+) -> Callable[..., Result]:
+    """The losses and the method's one gradient, by the cheapest way that the method allows.
+
+    - A loss method takes one forward pass and one weighted backward pass.
+    - A Gramian method takes K backward passes for the Gramian; then, with "recompute", one weighted
+      backward pass (memory of one gradient), or with "unroll" and "vmap" a combination of the
+      stored stack.
+    - A method that needs the gradients takes the stack.
+    - A method of three batches takes stacks of the first two, and one weighted backward pass of the
+      third.
+
+    The tasks' own parameters take one weighted backward pass of their own, whatever K is.
+
+    "auto" is "unroll" for stacks, and for Gramian methods "unroll" at K ≤ 2 and "recompute" above.
+
+    Args:
+        fun: as for `value_and_task_grads`; an `Encoded` where `at="representation"`.
+        method: any method.
+        has_aux: whether `fun` returns `(losses, aux)`.
+        split: whether the first two arguments of `fun` are shared and task parameters; surgery sees
+            the shared ones alone.
+        strategy: how task gradients are computed, see the module.
+        at: "parameters", exact; or "representation": Gramian methods see the Gramian of the
+            gradients at what `Encoded.encode` returns, so the encoder takes one backward pass
+            (MGDA-UB, Sener & Koltun 2018, §3.3).
+        axis_name: the axis of a `pmap` over which each device holds a share of the batch. `fun`
+            returns losses whose *mean* over devices is the global loss; losses and gradients are
+            averaged before the method sees them (surgery is not linear). Inside `shard_map` with
+            replicated parameters leave it None: there JAX has summed the gradients already.
+
+    Returns:
+        `(method_state, params, *args) -> Result`, or `(method_state, shared, tasks, *args)` with
+        `split`. Where the method takes several batches, every array in `args` has a leading axis
+        of `method.batches`.
+
+    Raises:
+        ValueError: losses that are not `[num_tasks]`; `at="representation"` without `split`, of a
+            function that is not `Encoded`, or of a method that needs the gradients or several
+            batches; `strategy="recompute"` for a method that needs the gradients.
+    """
+    check_choice("value_and_grads", "at", at, ("parameters", "representation"))
+    k = method.num_tasks
+    stores = method.needs == "gradients" or method.batches > 1
+    way = _resolve(strategy, "gradients" if stores else method.needs, k)
+    if at == "representation" and method.needs != "losses":
+        if not (split and isinstance(fun, Encoded)):
+            raise ValueError(
+                "at='representation' needs split=True and fun=jmtl.Encoded(encode, losses)"
+            )
+        if stores:
+            raise ValueError(
+                f"at='representation' serves methods of one Gramian; {method.name} needs "
+                + (f"{method.batches} batches" if method.batches > 1 else "the gradients")
+            )
+
+    def run(state: State, *args: Any) -> Result:
+        primals, rest = (args[:2], args[2:]) if split else (args[:1], args[1:])
+
+        def pull(batch: Sequence[Any]) -> _Pulled:
+            pulled = _pull(lambda *p: fun(*p, *batch), primals, has_aux)
+            check_losses(method, pulled.losses)
+            return pulled
+
+        def stack(pulled: _Pulled) -> TaskGrads:
+            return _stack(pulled, way, axis_name)
+
+        def share(i: int) -> tuple[Any, ...]:
+            return tuple(jax.tree.map(lambda x: x[i], rest))
+
+        gram: Any = None
+        cross: Any = None
+        grads: Any = None
+        if method.batches == 1:
+            pulled = pull(rest)
+            if method.needs == "losses":
+                pass
+            elif at == "representation":
+                assert isinstance(fun, Encoded)
+                gram = _at_representation(fun, primals, rest, has_aux, axis_name)
+            elif method.needs == "gramian" and way == "recompute":
+                gram = _contract(pulled, way, axis_name)
+            else:
+                grads = stack(pulled)
+                gram = gramian_of(grads)
+        else:
+            first, second = (stack(pull(share(i))) for i in range(2))
+            gram, cross = gramian_of(first), cross_products(first, second)
+            pulled = pull(share(method.batches - 1))
+
+        losses = _mean(pulled.losses, axis_name).astype(compute_dtype(pulled.losses))
+        answer, state = respond(method, Seen(losses, gram, cross, grads), state)
+        gradient = _gradient(pulled, answer, grads, split, axis_name)
+        return Result(losses, gradient, answer.weights, answer.residual, gram, state, pulled.aux)
+
+    return run
+
+
+def _gradient(
+    pulled: _Pulled, answer: Answer, grads: TaskGrads | None, split: bool, axis_name: str | None
+) -> Any:
+    """The update: the answer's own gradient, a combination of the stack, or a weighted pass."""
+    if answer.gradient is not None:
+        shared = answer.gradient
+    elif grads is not None:
+        shared = combine(grads, answer.weights)
+    else:
+        pulled_back = pulled.weighted(answer.weights)
+        if split and answer.heads is answer.weights:
+            return _mean(pulled_back, axis_name)
+        shared = _mean(pulled_back[0], axis_name)
+    if not split:
+        return shared
+    # Under jit the part of this pass that only the shared parameters need is dead code.
+    return shared, _mean(pulled.weighted(answer.heads)[1], axis_name)
+
+
+def _at_representation(
+    fun: Encoded,
+    primals: tuple[Any, ...],
+    rest: Sequence[Any],
+    has_aux: bool,
+    axis_name: str | None,
+) -> Gramian:
+    """The Gramian of the losses' gradients at the representation.
+
+    Devices hold different examples, so products of the shares add up: with losses averaged over N
+    devices, every share counts 1/N.
+    """
+    shared, tasks = primals
+    representation, carried = fun.encode(shared, *rest)
+    pulled = _pull(lambda z: fun.losses(tasks, z, carried, *rest), (representation,), has_aux)
+    grads = _stack(pulled, "unroll", None)
+    gram = gramian_of(grads, axis_name)
+    if axis_name is not None:
+        gram = gram._replace(norms=gram.norms / lax.axis_size(axis_name))
+    return gram

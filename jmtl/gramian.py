@@ -1,0 +1,203 @@
+"""The Gramian of stacked task gradients, and their weighted sum.
+
+Task gradients are a pytree whose every leaf has a leading task axis, ``[K, ...]``. These functions
+and those of `jmtl.gradients` are the only ones that walk full gradients.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+TaskGrads = Any  # a pytree with leaves [K, ...]
+
+
+class Gramian(NamedTuple):
+    """The Gramian J Jᵀ with its scale kept apart: ``J Jᵀ = cosine * norms[:, None] * norms``.
+
+    The raw product would under- or overflow in float32 where norms reach 1e-20 or 1e20.
+
+    Attributes:
+        cosine: `[K, K]` in [-1, 1], one on the diagonal; rows and columns of a task whose gradient
+            is zero are zero, diagonal included.
+        norms: `[K]` the Euclidean norm of each task gradient.
+    """
+
+    cosine: Float[Array, "K K"]
+    norms: Float[Array, " K"]
+
+
+class Products(NamedTuple):
+    """Inner products of scaled rows: ``⟨row_i, row_j⟩ = inner[i, j] · left[i] · right[j]``.
+
+    Attributes:
+        inner: `[K, K]` products of rows divided by their scale.
+        left, right: `[K]` the scales: the largest magnitude in each row, 0 for a zero row.
+    """
+
+    inner: Float[Array, "K K"]
+    left: Float[Array, " K"]
+    right: Float[Array, " K"]
+
+
+def compute_dtype(tree: Any) -> jnp.dtype:
+    """The dtype of the K×K work over this pytree: float32, or float64 where a leaf has it."""
+    leaves = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
+    return jnp.promote_types(jnp.float32, jnp.result_type(*leaves) if leaves else jnp.float32)
+
+
+def num_tasks(task_grads: TaskGrads) -> int:
+    """K, the size of the leading axis that all leaves share.
+
+    Raises:
+        ValueError: there is no leaf, or the leaves disagree.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(task_grads)
+    if not leaves:
+        raise ValueError("task gradients have no leaves: expected a pytree with leaves [K, ...]")
+    sizes = {jax.tree_util.keystr(path): jnp.shape(leaf)[:1] for path, leaf in leaves}
+    first_path, first = next(iter(sizes.items()))
+    for path, size in sizes.items():
+        if not size or size != first:
+            raise ValueError(
+                f"task gradients: leaf {path} has leading axis {size[0] if size else 'none'}, but "
+                f"leaf {first_path} has {first[0] if first else 'none'}: every leaf must be "
+                "[K, ...] with one K"
+            )
+    return first[0]
+
+
+def check_num_tasks(task_grads: TaskGrads, expected: int) -> None:
+    """Refuse task gradients whose leading axis is not `expected`, naming a leaf and the sizes."""
+    if (given := num_tasks(task_grads)) != expected:
+        path, leaf = jax.tree_util.tree_leaves_with_path(task_grads)[0]
+        raise ValueError(
+            f"task gradients have a leading axis of {given} (leaf {jax.tree_util.keystr(path)} is "
+            f"{jnp.shape(leaf)}), but the method was made for num_tasks={expected}"
+        )
+
+
+def _scale(x: Float[Array, "K n"], axis_name: str | None) -> tuple[Array, Array]:
+    """Rows divided by their largest magnitude `[K, n]`, and those magnitudes `[K]`."""
+    largest = jnp.max(jnp.abs(x), axis=1, initial=0.0)
+    if axis_name is not None:
+        largest = lax.pmax(largest, axis_name)
+    return x / jnp.where(largest > 0, largest, 1.0)[:, None], largest
+
+
+def leaf_products(
+    left: Float[Array, "K ..."], right: Float[Array, "K ..."], axis_name: str | None = None
+) -> Products:
+    """Inner products between the rows of two leaves, each row scaled by its largest magnitude.
+
+    One leaf at a time, so that a compiled program can let the K gradients of a layer go as soon as
+    they are contracted.
+
+    Args:
+        left: `[K, ...]`.
+        right: `[K, ...]`; the same array as `left` for a Gramian.
+        axis_name: a mapped axis over which the *elements* of the rows are spread: products add up.
+    """
+    dtype = compute_dtype((left, right))
+    flat = [jnp.asarray(x).astype(dtype).reshape(jnp.shape(x)[0], -1) for x in (left, right)]
+    a, a_scale = _scale(flat[0], axis_name)
+    b, b_scale = (a, a_scale) if right is left else _scale(flat[1], axis_name)
+    # A GPU multiplies float32 as TF32 and a TPU as bfloat16 unless told otherwise.
+    inner = jnp.matmul(a, b.T, precision=lax.Precision.HIGHEST)
+    if axis_name is not None:
+        inner = lax.psum(inner, axis_name)
+    return Products(inner, a_scale, b_scale)
+
+
+def add_products(products: Sequence[Products]) -> Products:
+    """The inner products of concatenated rows, from those of their parts."""
+    left = jnp.max(jnp.stack([p.left for p in products]), axis=0)
+    right = jnp.max(jnp.stack([p.right for p in products]), axis=0)
+    safe_left, safe_right = (jnp.where(s > 0, s, 1.0) for s in (left, right))
+    inner = sum(
+        p.inner * (p.left / safe_left)[:, None] * (p.right / safe_right)[None, :] for p in products
+    )
+    return Products(jnp.asarray(inner), left, right)
+
+
+def from_products(products: Products) -> Gramian:
+    """The Gramian from the products of rows with themselves."""
+    inner, scale, _ = products
+    squares = jnp.diagonal(inner)
+    roots = jnp.sqrt(squares)
+    safe = jnp.where(squares == 0, 1.0, roots)  # == keeps a NaN visible
+    # Halves of a symmetric product may differ in the last bit.
+    cosine = 0.5 * (inner + inner.T) / safe[:, None] / safe[None, :]
+    cosine = jnp.clip(cosine, -1.0, 1.0)
+    diagonal = jnp.where(squares == 0, 0.0, squares / squares)
+    cosine = jnp.where(jnp.eye(len(squares), dtype=bool), diagonal, cosine)
+    return Gramian(cosine, roots * scale)
+
+
+def gramian(task_grads: TaskGrads, axis_name: str | None = None) -> Gramian:
+    """The Gramian of task gradients, in float32 (or float64) at the highest precision.
+
+    Each row of each leaf is divided by its largest magnitude before it is contracted, since squares
+    of 1e-23 vanish in float32.
+
+    Args:
+        task_grads: a pytree with leaves `[K, ...]`.
+        axis_name: a mapped axis over which the elements of the rows are spread (representations of
+            a batch split over devices), if any.
+
+    Returns:
+        `Gramian(cosine [K, K], norms [K])`.
+
+    Raises:
+        ValueError: the leaves' leading axes differ.
+    """
+    num_tasks(task_grads)
+    return from_products(
+        add_products([leaf_products(x, x, axis_name) for x in jax.tree.leaves(task_grads)])
+    )
+
+
+def cross_products(
+    left: TaskGrads, right: TaskGrads, axis_name: str | None = None
+) -> Float[Array, "K K"]:
+    """`J₁ J₂ᵀ` `[K, K]`: raw inner products between the task gradients of two batches."""
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    total = add_products([leaf_products(a, b, axis_name) for a, b in pairs])
+    return total.inner * total.left[:, None] * total.right[None, :]
+
+
+def combine(task_grads: TaskGrads, weights: Float[Array, " K"]) -> Any:
+    """`wᵀ J`: the weighted sum of the task gradients.
+
+    Args:
+        task_grads: a pytree with leaves `[K, ...]`.
+        weights: `[K]`.
+
+    Returns:
+        A pytree with leaves `[...]` in the leaves' dtypes, summed in float32 or wider.
+
+    Raises:
+        ValueError: `weights` is not `[K]`.
+    """
+    k = num_tasks(task_grads)
+    if jnp.shape(weights) != (k,):
+        raise ValueError(
+            f"combine: weights have shape {jnp.shape(weights)}, but the task gradients need ({k},)"
+        )
+
+    def one(leaf: Array) -> Array:
+        dtype = compute_dtype(leaf)
+        out = jnp.tensordot(
+            weights.astype(dtype), leaf.astype(dtype), axes=1, precision=lax.Precision.HIGHEST
+        )
+        return out.astype(leaf.dtype)
+
+    return jax.tree.map(one, task_grads)
+
+
+def global_norm(tree: Any) -> Float[Array, ""]:
+    """The Euclidean norm of a pytree, without over- or underflow."""
+    return gramian(jax.tree.map(lambda x: jnp.asarray(x)[None], tree)).norms[0]

@@ -1,0 +1,41 @@
+"""Fixed weights: the scalarisation that every method has to beat. Kurin et al., Xin et al., 2022."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jmtl.method import Answer, Method, Seen, State, check_tasks, stateless
+
+
+def static(num_tasks: int, weights: Sequence[float] | Float[Array, " K"]) -> Method:
+    """Fixed weights: Σ w_i L_i.
+
+    One backward pass.
+
+    Args:
+        num_tasks: K.
+        weights: `[K]`, finite and not negative; may be a traced array (a vmapped grid of weights),
+            whose values are not checked.
+
+    Returns:
+        A loss method without state; it does not read the losses' values.
+
+    Raises:
+        ValueError: `weights` is not `[K]`, or has a negative or non-finite entry.
+    """
+    k = check_tasks("static", num_tasks)
+    values = jnp.asarray(weights, float)
+    if values.shape != (k,):
+        raise ValueError(f"static: weights have shape {values.shape}, expected ({k},)")
+    if not isinstance(values, jax.core.Tracer) and not bool(
+        jnp.all(jnp.isfinite(values) & (values >= 0))
+    ):
+        raise ValueError(f"static: weights must be finite and >= 0, got {values.tolist()}")
+
+    def update(seen: Seen, state: State) -> tuple[Answer, State]:
+        del seen
+        return Answer(values), state
+
+    return Method("static", k, stateless, update, needs="losses")
