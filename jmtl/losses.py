@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Num
 
 
-def cross_entropy(output: Float[Array, "B *d C"], label: Int[Array, "B *d"]) -> Float[Array, "B"]:
+def cross_entropy(output: Float[Array, "B *d C"], label: Int[Array, "B *d"]) -> Float[Array, " B"]:
     """Softmax cross entropy with integer labels, averaged over the dimensions between B and C.
 
     Args:
@@ -40,7 +40,7 @@ def cross_entropy(output: Float[Array, "B *d C"], label: Int[Array, "B *d"]) -> 
     return _per_example(jnp.where(known, values, jnp.nan))
 
 
-def squared_error(output: Num[Array, "B *d"], label: Num[Array, "B *d"]) -> Float[Array, "B"]:
+def squared_error(output: Num[Array, "B *d"], label: Num[Array, "B *d"]) -> Float[Array, " B"]:
     """`(output - label)²`, averaged over the dimensions after B.
 
     Args:
@@ -56,7 +56,7 @@ def squared_error(output: Num[Array, "B *d"], label: Num[Array, "B *d"]) -> Floa
     return _per_example(optax.losses.squared_error(*aligned(output, label)))
 
 
-def absolute_error(output: Num[Array, "B *d"], label: Num[Array, "B *d"]) -> Float[Array, "B"]:
+def absolute_error(output: Num[Array, "B *d"], label: Num[Array, "B *d"]) -> Float[Array, " B"]:
     """`|output - label|`, averaged over the dimensions after B.
 
     Args:
@@ -75,7 +75,7 @@ def absolute_error(output: Num[Array, "B *d"], label: Num[Array, "B *d"]) -> Flo
 
 def huber(
     output: Num[Array, "B *d"], label: Num[Array, "B *d"], delta: float = 1.0
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """Half the squared error up to `delta`, linear beyond, averaged over the dimensions after B.
 
     Args:
@@ -96,7 +96,7 @@ def huber(
 
 
 def masked_mean(
-    values: Float[Array, "B"], present: Bool[Array, "B"], count: Any = None
+    values: Float[Array, " B"], present: Bool[Array, " B"], count: Any = None
 ) -> Float[Array, ""]:
     """The sum of the values present over the count of those present.
 
@@ -125,7 +125,7 @@ def masked_mean(
     return total / jnp.maximum(count, 1).astype(total.dtype)
 
 
-def present_only(label: Num[Array, "B *d"], present: Bool[Array, "B"]) -> Num[Array, "B *d"]:
+def present_only(label: Num[Array, "B *d"], present: Bool[Array, " B"]) -> Num[Array, "B *d"]:
     """The label with 0 in the rows that are absent, which may hold anything.
 
     Args:
@@ -170,5 +170,5 @@ def _at_least_float32(x: Num[Array, "*d"]) -> Float[Array, "*d"]:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _per_example(values: Float[Array, "B *d"]) -> Float[Array, "B"]:
+def _per_example(values: Float[Array, "B *d"]) -> Float[Array, " B"]:
     return values.mean(axis=tuple(range(1, values.ndim)))

@@ -62,7 +62,7 @@ def classification(num_classes: int) -> Metric:
         raise ValueError(f"a classification has at least 2 classes, got num_classes={num_classes}")
 
     def update(
-        output: Float[Array, "B *d C"], label: Int[Array, "B *d"], present: Bool[Array, "B"]
+        output: Float[Array, "B *d C"], label: Int[Array, "B *d"], present: Bool[Array, " B"]
     ) -> Int[Array, "C C"]:
         label = jnp.asarray(label)
         if output.shape != (*label.shape, num_classes):
@@ -101,7 +101,7 @@ def regression() -> Metric:
     """
 
     def update(
-        output: Num[Array, "B *d"], label: Num[Array, "B *d"], present: Bool[Array, "B"]
+        output: Num[Array, "B *d"], label: Num[Array, "B *d"], present: Bool[Array, " B"]
     ) -> Errors:
         output, label = aligned(output, label)
         error = present_only(output - label, present)
