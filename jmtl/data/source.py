@@ -1,0 +1,256 @@
+"""Data sets on disk: prepared once by TFDS, read at random.
+
+A data set lies in `DATA_DIR/NAME/VERSION`. Downloads lie in `DATA_DIR/downloads`; files that were
+fetched by hand are looked for in `DATA_DIR/downloads/manual/NAME`.
+"""
+
+import contextlib
+import fcntl
+import importlib
+import io
+import logging
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from unittest import mock
+
+import jax
+import numpy as np
+import requests
+import tensorflow_datasets as tfds
+from absl import logging as absl_logging
+from tensorflow_datasets.core.download import checksums, download_manager, downloader
+from tensorflow_datasets.core.utils import tqdm_utils
+
+from jmtl.data.errors import DataUnavailable
+from jmtl.data.tfds_compat import without_tensorflow
+
+BUILDERS = {"multi_digits": "MultiDigits", "multi_mnist": "MultiMnist"}
+"""This package's own data sets: module and class."""
+
+_CHUNK = 4096
+_RETRIES = 3  # TFDS's 10 keep a machine without a network waiting for minutes
+
+
+class Source(Protocol):
+    """What is read from: TFDS's data source, or any list of examples with batch reading."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, keys: Sequence[int]) -> Sequence[Mapping[str, Any]]: ...
+
+
+def prepare(
+    name_or_class: str | type[tfds.core.DatasetBuilder],
+    data_dir: str | os.PathLike[str],
+    verbose: bool = False,
+) -> tfds.core.DatasetBuilder:
+    """Prepares a data set unless it is there, and returns its builder.
+
+    Processes that prepare the same data set wait for one another. What a killed preparation left
+    is removed by the next.
+
+    Args:
+        name_or_class: a name in `BUILDERS`, any name that TFDS knows, or a builder class.
+        data_dir: the folder of all data sets.
+        verbose: whether TFDS may print and show progress.
+
+    Raises:
+        DataUnavailable: if files cannot be downloaded, or have a wrong checksum. The message says
+            which, and where to put them.
+        ValueError: if no data set has this name.
+    """
+    root = Path(data_dir).expanduser()
+    with contextlib.nullcontext() if verbose else _quiet():
+        builder = _builder(name_or_class, root)
+        if builder.data_path.exists():
+            return builder
+        parent = Path(builder.data_path).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with _locked(root / f".{builder.name}.lock"):
+            # Another process may have finished it meanwhile; only a new builder reads its records.
+            builder = _builder(name_or_class, root)
+            if not builder.data_path.exists():
+                extracted = root / "downloads" / "extracted" / builder.name
+                # Only under the lock, as what a live preparation writes looks the same.
+                _remove(*parent.glob("incomplete*"), *extracted.glob("incomplete*"))
+                _remove(*(root / "downloads" / builder.name).glob("*.tmp.*"))
+                _download_and_prepare(builder, root, extracted)
+    return builder
+
+
+def load(builder: tfds.core.DatasetBuilder, split: str) -> Source:
+    """Opens a split for reading at random.
+
+    Args:
+        builder: from `prepare`.
+        split: a name or a slice in TFDS's notation, such as `train[:10%]`.
+
+    Raises:
+        ValueError: if the data set has no such split.
+    """
+    if split.split("[")[0] not in builder.info.splits:
+        raise ValueError(
+            f"{builder.name} has no split {split!r}; it has {', '.join(builder.info.splits)}"
+        )
+    return builder.as_data_source(split)
+
+
+def as_arrays(source: Source) -> dict[str, np.ndarray]:
+    """Reads a whole split into memory.
+
+    Args:
+        source: from `load`; its features have fixed shapes.
+
+    Returns:
+        By feature `[n, ...]`, in the source's order and in the dtypes that JAX gives them: 64-bit
+        numbers become 32-bit ones, unless JAX's 64-bit mode is on.
+
+    Raises:
+        ValueError: if the source is empty.
+    """
+    n = len(source)
+    if n == 0:
+        raise ValueError("the split has no examples; choose another split")
+    arrays: dict[str, np.ndarray] = {}
+    for start in range(0, n, _CHUNK):
+        part = read(source, np.arange(start, min(start + _CHUNK, n)))
+        for name, values in part.items():
+            if start == 0:
+                arrays[name] = np.empty((n, *values.shape[1:]), values.dtype)
+            arrays[name][start : start + len(values)] = values
+    return arrays
+
+
+def read(source: Source | Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Reads some examples.
+
+    Args:
+        source: from `load`, or arrays as `as_arrays` gives them.
+        rows: `[B]` integers in [0, n).
+
+    Returns:
+        By feature `[B, ...]`, dtypes as in `as_arrays`.
+    """
+    if isinstance(source, Mapping):
+        return {name: values[rows] for name, values in source.items()}
+    examples = source.__getitems__(rows.tolist())
+    return {name: _stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def nbytes(source: Any) -> int:
+    """The bytes of `as_arrays(source)`, from the features' shapes, without reading.
+
+    Raises:
+        ValueError: if a feature has no fixed shape.
+    """
+    total = 0
+    for name, feature in source.dataset_info.features.items():
+        info = feature.get_tensor_info()
+        if None in info.shape or info.np_dtype == np.object_:
+            raise ValueError(f"feature {name!r} has no fixed size; stream this data set")
+        total += math.prod(info.shape) * jax.dtypes.canonicalize_dtype(info.np_dtype).itemsize
+    return total * len(source)
+
+
+def _stack(values: Sequence[Any]) -> np.ndarray:
+    stacked = np.stack(values)
+    return stacked.astype(jax.dtypes.canonicalize_dtype(stacked.dtype), copy=False)
+
+
+def _builder(name: str | type, root: Path) -> tfds.core.DatasetBuilder:
+    if isinstance(name, str) and name in BUILDERS:
+        name = getattr(importlib.import_module(f"jmtl.data.{name}"), BUILDERS[name])
+    if not isinstance(name, str):
+        return name(data_dir=root, file_format="array_record")
+    try:
+        return tfds.builder(name, data_dir=root, file_format="array_record")
+    except tfds.core.DatasetNotFoundError:
+        raise ValueError(
+            f"no data set is named {name!r}; expected {', '.join(BUILDERS)} or a name of TFDS"
+        ) from None
+
+
+def _download_and_prepare(builder: tfds.core.DatasetBuilder, root: Path, extracted: Path) -> None:
+    manual = root / "downloads" / "manual" / builder.name
+    config = tfds.download.DownloadConfig(
+        manual_dir=manual,
+        # Files of one name (mnist's and fashion_mnist's) must not stand for one another.
+        extract_dir=extracted,
+        try_download_gcs=False,
+    )
+    try:
+        with (
+            without_tensorflow(type(builder)),
+            mock.patch.object(downloader, "MAX_RETRIES", _RETRIES),
+        ):
+            builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
+    except (requests.RequestException, tfds.download.DownloadError) as error:
+        raise DataUnavailable(_what_to_download(builder, manual, error)) from error
+    except download_manager.NonMatchingChecksumError as error:
+        raise DataUnavailable(_what_is_damaged(builder, manual)) from error
+
+
+def _what_to_download(builder: Any, manual: Path, error: Exception) -> str:
+    urls = [
+        url
+        for url, info in (builder.url_infos or {}).items()
+        if not (info.filename and (manual / info.filename).exists())
+    ]
+    names = ", ".join(url.rpartition("/")[2] for url in urls) or "its files"
+    places = ", ".join(sorted({url.rpartition("/")[0] + "/" for url in urls})) or "its homepage"
+    return (
+        f"{builder.name} cannot be downloaded here ({type(error).__name__}): download {names}"
+        f" from {places} into {manual} and run again"
+    )
+
+
+def _what_is_damaged(builder: Any, manual: Path) -> str:
+    damaged = [
+        info.filename
+        for info in (builder.url_infos or {}).values()
+        if info.filename
+        and (manual / info.filename).exists()
+        and checksums.compute_url_info(manual / info.filename) != info
+    ]
+    if not damaged:
+        return f"a download of {builder.name} has a wrong checksum: run again to repeat it"
+    return (
+        f"{builder.name}: {', '.join(damaged)} in {manual} has a wrong checksum: download it again"
+    )
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock on a file; the system lets it go when the process ends."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps progress bars, prints and warnings of TFDS and its downloads off the terminal."""
+    connections = logging.getLogger("urllib3.connectionpool")
+    bars, verbosity, level = tqdm_utils._active, absl_logging.get_verbosity(), connections.level
+    tqdm_utils.display_progress_bar(False)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    connections.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tqdm_utils.display_progress_bar(bars)
+        absl_logging.set_verbosity(verbosity)
+        connections.setLevel(level)

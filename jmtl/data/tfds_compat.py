@@ -1,0 +1,69 @@
+"""What TFDS's builders reach for when TensorFlow is absent, supplied while they prepare.
+
+TFDS 4.9.10 reads prepared array_record data without TensorFlow, but its extractor, its own
+builders and its image encoder call `tf.io.gfile`, `tf.compat` and `tf.image` by a module global
+`tf`. Inside `without_tensorflow` that global is a small namespace over the standard library, and
+image arrays are encoded by Pillow; on exit all is as before. `sys.modules` is never touched, as
+other libraries look there to find out whether TensorFlow is in use.
+
+Covered: mnist and its kin (download manager, extraction, IDX files, images encoded as PNG).
+"""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+from tensorflow_datasets.core.download import extractor
+from tensorflow_datasets.core.features import image_feature
+
+
+@contextlib.contextmanager
+def without_tensorflow(builder_class: type) -> Iterator[None]:
+    """Supplies TensorFlow's file and image functions to TFDS and to one builder's module.
+
+    The patches act on modules, so on all threads of the process (TFDS extracts in threads), until
+    the context ends.
+
+    Args:
+        builder_class: the builder that will prepare inside the context.
+    """
+    modules: list[Any] = [extractor, sys.modules[builder_class.__module__]]
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            if "tf" in vars(module):
+                stack.enter_context(mock.patch.object(module, "tf", _TENSORFLOW))
+        stack.enter_context(
+            mock.patch.object(image_feature._ImageEncoder, "_encode_image", _encode_image)
+        )
+        yield
+
+
+def _open(path: str | os.PathLike[str], mode: str = "r") -> Any:
+    return open(path, mode)
+
+
+def _as_text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _encode_image(encoder: Any, image: np.ndarray) -> bytes:
+    """Encodes `[height, width, channels]` as PNG or JPEG, after TFDS's check of shape and dtype."""
+    image_feature._validate_np_array(image, shape=encoder.shape, dtype=encoder.np_dtype)
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
+        buffer, format=encoder.encoding_format
+    )
+    return buffer.getvalue()
+
+
+_TENSORFLOW = SimpleNamespace(
+    io=SimpleNamespace(gfile=SimpleNamespace(GFile=_open)),
+    compat=SimpleNamespace(as_text=_as_text),
+)
