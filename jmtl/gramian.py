@@ -53,7 +53,7 @@ def num_tasks(task_grads: TaskGrads) -> int:
     """K, the size of the leading axis that all leaves share.
 
     Raises:
-        ValueError: there is no leaf, or the leaves disagree.
+        ValueError: there is no leaf, the leaves disagree, or K is 0.
     """
     leaves = jax.tree_util.tree_leaves_with_path(task_grads)
     if not leaves:
@@ -67,6 +67,8 @@ def num_tasks(task_grads: TaskGrads) -> int:
                 f"leaf {first_path} has {first[0] if first else 'none'}: every leaf must be "
                 "[K, ...] with one K"
             )
+    if first[0] == 0:
+        raise ValueError(f"task gradients: leaf {first_path} has leading axis 0: one task or more")
     return first[0]
 
 
@@ -130,9 +132,9 @@ def from_products(products: Products) -> Gramian:
     roots = jnp.sqrt(squares)
     safe = jnp.where(squares == 0, 1.0, roots)  # == keeps a NaN visible
     # Halves of a symmetric product may differ in the last bit.
-    cosine = 0.5 * (inner + inner.T) / safe[:, None] / safe[None, :]
+    cosine = 0.5 * (inner + inner.T) / (safe[:, None] * safe[None, :])
     cosine = jnp.clip(cosine, -1.0, 1.0)
-    diagonal = jnp.where(squares == 0, 0.0, squares / squares)
+    diagonal = squares / jnp.where(squares == 0, 1.0, squares)
     cosine = jnp.where(jnp.eye(len(squares), dtype=bool), diagonal, cosine)
     return Gramian(cosine, roots * scale)
 
@@ -183,9 +185,10 @@ def combine(task_grads: TaskGrads, weights: Float[Array, " K"]) -> Any:
         ValueError: `weights` is not `[K]`.
     """
     k = num_tasks(task_grads)
-    if jnp.shape(weights) != (k,):
+    weights = jnp.asarray(weights)
+    if weights.shape != (k,):
         raise ValueError(
-            f"combine: weights have shape {jnp.shape(weights)}, but the task gradients need ({k},)"
+            f"combine: weights have shape {weights.shape}, but the task gradients need ({k},)"
         )
 
     def one(leaf: Array) -> Array:
