@@ -1,1 +1,1 @@
-
+"""Training: state, step, shells around the step, loop, evaluation, checkpoints, records."""

@@ -1,0 +1,184 @@
+"""What defines a run, how it is checked, and the method that it names."""
+
+import ast
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+import jmtl
+from experiments.errors import UserError
+from experiments.problem import Problem
+from experiments.problems import PROBLEMS
+from jmtl.method import Method, named_key
+from jmtl.methods import nearest, options
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A run. Two runs of equal configurations are equal bit for bit on one kind of machine.
+
+    `steps`, `devices` and `parallel` may change when a run is continued: more steps continue the
+    same run, and other devices give the same numbers to rounding.
+    """
+
+    problem: str
+    method: str
+    method_options: dict[str, dict[str, Any]]
+    seed: int
+    steps: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    encoder: str
+    encoder_options: dict[str, Any]
+    head_options: dict[str, Any]
+    strategy: str
+    at: str
+    input: str
+    steps_per_dispatch: int
+    checkpoint_every: int
+    measure_every: int
+    devices: int
+    parallel: str
+
+
+MAY_CHANGE = ("steps", "devices", "parallel")
+"""The fields that a continued run may have otherwise."""
+
+
+def find_problem(name: str) -> Problem:
+    """The problem of that name; an unknown one is refused with the nearest."""
+    if name not in PROBLEMS:
+        raise UserError(f"unknown problem {name!r}: {nearest(name, PROBLEMS)}")
+    return PROBLEMS[name]
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what cannot be run, before anything is written."""
+    for field in ("steps", "batch_size", "steps_per_dispatch", "checkpoint_every", "devices"):
+        if getattr(config, field) < 1:
+            flag = "--" + field.replace("_", "-")
+            raise UserError(f"{flag} must be at least 1, got {getattr(config, field)}")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"--seed must be in [0, 2**32), got {config.seed}")
+    if not 0 < config.learning_rate < float("inf"):
+        raise UserError(f"--learning-rate must be positive, got {config.learning_rate}")
+    if not 0 <= config.weight_decay < float("inf"):
+        raise UserError(f"--weight-decay must be at least 0, got {config.weight_decay}")
+    if config.checkpoint_every % config.steps_per_dispatch:
+        raise UserError(
+            f"--checkpoint-every {config.checkpoint_every} must be a multiple of the "
+            f"{config.steps_per_dispatch} steps of a dispatch"
+        )
+
+
+def method_options(
+    method: str, given: Sequence[str], weights: str | None, problem: Problem
+) -> dict[str, dict[str, Any]]:
+    """The options of each method in a chain.
+
+    Args:
+        method: names joined by "+", as "uncertainty+pcgrad".
+        given: "option=value" or "name.option=value".
+        weights: "task=number,...": those of `static`.
+        problem: whose tasks `weights` names.
+
+    Returns:
+        By method name, options as Python values.
+
+    Raises:
+        UserError: an unknown method, option or task, or a value that is missing.
+    """
+    names = method.split("+")
+    try:
+        known = {name: options(name) for name in names}
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for item in given:
+        path, equals, text = item.partition("=")
+        name, _, option = path.rpartition(".")
+        if not equals or not option:
+            raise UserError(f"--options takes option=value or method.option=value, got {item!r}")
+        owners = [n for n in names if option in known[n]] if not name else [name]
+        if name and name not in names:
+            raise UserError(f"--options {item}: {name!r} is not in --method {method}")
+        if not owners or option not in known[owners[0]]:
+            every = {o for n in owners or names for o in known[n]} - {"key"}
+            raise UserError(f"{name or method} has no option {option!r}: {nearest(option, every)}")
+        if len(owners) > 1:
+            raise UserError(
+                f"--options {item}: {' and '.join(owners)} both have it; say {owners[0]}.{item}"
+            )
+        chosen[owners[0]][option] = _value(text)
+    if weights is not None:
+        if "static" not in names:
+            raise UserError(
+                f"--weights belong to the method static: use --method static+{method}, "
+                f"not --method {method}"
+            )
+        chosen["static"]["weights"] = _weights(weights, problem)
+    elif "static" in names and "weights" not in chosen["static"]:
+        example = ",".join(f"{task.name}=1" for task in problem.tasks)
+        raise UserError(f"the method static needs --weights, as --weights {example}")
+    return chosen
+
+
+def make_method(config: RunConfig, problem: Problem) -> Method:
+    """The method of a run, its key drawn from the run's seed.
+
+    Raises:
+        UserError: a value that a constructor refuses, or a chain in another order.
+    """
+    k = len(problem.tasks)
+    methods = []
+    try:
+        for name in config.method.split("+"):
+            given = dict(config.method_options[name])
+            if "key" in options(name):
+                given["key"] = named_key(jax.random.key(config.seed), "method")
+            methods.append(jmtl.make(name, k, **given))
+        return methods[0] if len(methods) == 1 else jmtl.chain(*methods)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _weights(text: str, problem: Problem) -> list[float]:
+    names = [task.name for task in problem.tasks]
+    found: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, number = item.partition("=")
+        if name not in names:
+            raise UserError(
+                f"--weights: {problem.name} has no task {name!r}: {nearest(name, names)}"
+            )
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise UserError(f"--weights takes task=number,..., got {item!r}") from None
+    if missing := [name for name in names if name not in found]:
+        raise UserError(f"--weights: no weight for {', '.join(missing)}")
+    return [found[name] for name in names]
+
+
+def from_json(saved: Mapping[str, Any], folder: Any) -> RunConfig:
+    """The configuration that a run's folder holds.
+
+    Raises:
+        UserError: its fields are not those of this version.
+    """
+    fields = {field.name for field in dataclasses.fields(RunConfig)}
+    if set(saved) != fields:
+        odd = ", ".join(sorted(fields ^ set(saved)))
+        raise UserError(f"{folder}/config.json is of another version: fields {odd} do not fit")
+    return RunConfig(**saved)

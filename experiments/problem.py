@@ -1,0 +1,59 @@
+"""What a problem is: a data set, its tasks, a model and a recipe."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from jmtl.tasks import Batch, Task
+
+
+class Recipe(NamedTuple):
+    """What a run does unless it is told otherwise.
+
+    Attributes:
+        encoder: a name in `jmtl.nn.ENCODERS`.
+        encoder_options: its options, as dropout and kernel_init.
+        head_options: those of every head, as hidden.
+        steps: updates.
+        batch_size: rows of a global batch, over all devices.
+        optimizer: "adam" or "sgd".
+        learning_rate: of the optimiser, constant.
+        weight_decay: decoupled, on all parameters of the model.
+        steps_per_dispatch: steps that one call of the compiled program does.
+        checkpoint_every: steps between checkpoints, a multiple of `steps_per_dispatch`.
+        measure_every: steps between measurements of conflict, for methods that do not see it.
+    """
+
+    encoder: str
+    encoder_options: Mapping[str, Any] = MappingProxyType({})
+    head_options: Mapping[str, Any] = MappingProxyType({})
+    steps: int = 2_000
+    batch_size: int = 128
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    steps_per_dispatch: int = 100
+    checkpoint_every: int = 500
+    measure_every: int = 10
+
+
+class Problem(NamedTuple):
+    """A data set, its tasks, a model and a recipe: one file in `experiments/problems/`.
+
+    Attributes:
+        name: on the command line.
+        summary: one line.
+        tasks: K tasks.
+        data: a name in `jmtl.data.source.BUILDERS`, or one of TFDS.
+        to_batch: a raw batch by feature `[B, ...]` to what the model reads; runs on the device.
+        recipe: the defaults of a run.
+        offline: whether its data needs no download.
+    """
+
+    name: str
+    summary: str
+    tasks: tuple[Task, ...]
+    data: str
+    to_batch: Callable[[Mapping[str, Any]], Batch]
+    recipe: Recipe
+    offline: bool

@@ -1,0 +1,11 @@
+"""Problems: one file each. `PROBLEMS` maps every name to its problem."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from experiments.problem import Problem
+from experiments.problems import multi_digits, multi_mnist
+
+PROBLEMS: Mapping[str, Problem] = MappingProxyType(
+    {module.PROBLEM.name: module.PROBLEM for module in (multi_digits, multi_mnist)}
+)

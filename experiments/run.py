@@ -1,0 +1,383 @@
+"""One run: from a configuration to a trained model, its records and its checkpoints."""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+import jmtl
+from experiments.config import MAY_CHANGE, RunConfig, check, find_problem, from_json, make_method
+from experiments.errors import UserError
+from experiments.problem import Problem
+from jmtl.data import loading, source
+from jmtl.data.errors import DataUnavailable
+from jmtl.method import Method
+from jmtl.nn import Model, make_encoder, make_heads, model
+from jmtl.train import checkpoint, records
+from jmtl.train.evaluate import evaluate
+from jmtl.train.loop import Dispatched, TrainingFailed, fit
+from jmtl.train.parallel import Shell, check_divides, shell, start_of
+from jmtl.train.state import TrainState, init_state
+from jmtl.train.step import make_step
+
+EVALUATION_ROWS = 1_000
+
+
+class Watcher(NamedTuple):
+    """Who is told about a run while it goes on.
+
+    Attributes:
+        began: `(config, first step)`.
+        logged: `(record)`, a line of metrics.jsonl.
+        note: `(text)`, something that the person should know.
+    """
+
+    began: Callable[[RunConfig, int], None] = lambda config, start: None
+    logged: Callable[[Mapping[str, Any]], None] = lambda record: None
+    note: Callable[[str], None] = lambda text: None
+
+
+def saved_config(folder: Path) -> RunConfig:
+    """The configuration of the run in a folder.
+
+    Raises:
+        UserError: there is no run, or its configuration cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        return from_json(json.loads(path.read_text()), folder)
+    except FileNotFoundError:
+        raise UserError(
+            f"no run in {folder} (it has no config.json): leave out --resume to start one"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def refuse_differences(saved: RunConfig, given: RunConfig, folder: Path) -> None:
+    """Refuse to continue a run under another configuration, naming the fields that differ."""
+    old, new = dataclasses.asdict(saved), dataclasses.asdict(given)
+    for field in MAY_CHANGE:
+        old.pop(field), new.pop(field)
+    if lines := records.differing(old, new):
+        raise UserError(
+            f"the run in {folder} has another configuration: {'; '.join(lines)}. "
+            "Give the saved values, or another --out"
+        )
+
+
+def optimizer_of(config: RunConfig) -> optax.GradientTransformation:
+    """Adam or SGD, with decoupled weight decay where asked for."""
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "adam":
+        return optax.adamw(rate, weight_decay=decay) if decay else optax.adam(rate)
+    return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate))
+
+
+def model_of(config: RunConfig, problem: Problem, axis_name: str | None = None) -> Model:
+    """The model of a run."""
+    try:
+        encoder = make_encoder(config.encoder, **config.encoder_options)
+        heads = make_heads(problem.tasks, **config.head_options)
+        return model(encoder, heads, axis_name)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+
+
+def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
+    """Prepare a problem's data unless it is there; opens splits by name."""
+    try:
+        builder = source.prepare(problem.data, data_dir)
+    except (DataUnavailable, OSError) as error:
+        raise UserError(str(error)) from error
+
+    def split(name: str) -> Any:
+        try:
+            return source.load(builder, name)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    return split
+
+
+def state_of(
+    config: RunConfig, problem: Problem, method: Method, example: Mapping[str, Any]
+) -> TrainState:
+    """The state of a run before its first step."""
+    net = model_of(config, problem)
+    inputs = problem.to_batch(example).inputs
+    optimizer = optimizer_of(config)
+    return jax.jit(lambda key: init_state(key, net, method, optimizer, inputs))(
+        jax.random.key(config.seed)
+    )
+
+
+def scores(
+    config: RunConfig, problem: Problem, state: TrainState, split: Any
+) -> dict[str, dict[str, float]]:
+    """The metrics of a state on a split, by task."""
+    params, model_state = jax.device_get((state.params, state.model_state))
+    batches = loading.evaluation_batches(split, min(EVALUATION_ROWS, len(split)))
+    net = model_of(config, problem)
+    return evaluate(net, problem.tasks, problem.to_batch, params, model_state, batches)
+
+
+def example_of(split: Any) -> Mapping[str, Any]:
+    """One raw example of a split, `[1, ...]`, for shapes."""
+    return source.read(split, np.arange(1))
+
+
+def restored(
+    config: RunConfig, folder: Path, example: Mapping[str, Any], note: Callable[[str], None]
+) -> checkpoint.Restored:
+    """The newest usable checkpoint of a run, for its own configuration.
+
+    Raises:
+        UserError: there is none.
+    """
+    problem = find_problem(config.problem)
+    handle = checkpoint.open_checkpoints(folder / "checkpoints")
+    template = state_of(config, problem, make_method(config, problem), example)
+    try:
+        found = checkpoint.restore(handle, template)
+    except checkpoint.CheckpointError as error:
+        raise UserError(str(error)) from error
+    finally:
+        checkpoint.close(handle)
+    for line in found.skipped:
+        note(line)
+    return found
+
+
+def train(
+    config: RunConfig, folder: Path, *, data_dir: Path, resume: bool, watcher: Watcher
+) -> dict[str, Any]:
+    """Train a run to its last step and write its records.
+
+    Args:
+        config: checked here.
+        folder: of the run; holds nothing, or with `resume` this run.
+        data_dir: of all data sets.
+        resume: continue from the newest usable checkpoint.
+        watcher: who is told.
+
+    Returns:
+        What `summary.json` holds.
+
+    Raises:
+        UserError: one line, before anything is written where that is possible.
+    """
+    check(config)
+    problem = find_problem(config.problem)
+    method = make_method(config, problem)
+    try:
+        on_devices = shell(config.parallel, config.devices)  # type: ignore[arg-type]
+        check_divides(config.batch_size, config.devices)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    model_of(config, problem)
+    if resume:
+        saved = saved_config(folder)
+        refuse_differences(saved, config, folder)
+    elif (folder / "config.json").exists():
+        raise UserError(
+            f"{folder} already holds a run: pass --resume to continue it, or another --out"
+        )
+    try:
+        records.check_writable(folder)
+        return _train(config, problem, method, on_devices, folder, data_dir, resume, watcher)
+    except (records.OutputError, checkpoint.CheckpointError) as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror or error}") from error
+
+
+def _train(
+    config: RunConfig,
+    problem: Problem,
+    method: Method,
+    on_devices: Shell,
+    folder: Path,
+    data_dir: Path,
+    resume: bool,
+    watcher: Watcher,
+) -> dict[str, Any]:
+    splits = open_splits(problem, data_dir)
+    training = splits("train")
+    state = state_of(config, problem, method, example_of(training))
+    handle = checkpoint.open_checkpoints(folder / "checkpoints")
+    try:
+        start = 0
+        if resume:
+            found = _restore(handle, state, config)
+            for line in found.skipped:
+                watcher.note(line)
+            state, start = found.state, found.step
+        else:
+            records.write_json(folder / "config.json", dataclasses.asdict(config))
+        if start > config.steps:
+            raise UserError(
+                f"the run in {folder} is at step {start} already; --steps {config.steps} is behind"
+            )
+        writer = records.jsonl(folder / "metrics.jsonl", resume_step=start if resume else None)
+        watcher.began(config, start)
+        began = time.perf_counter()
+
+        def report(done: Dispatched) -> None:
+            record = _record(done, problem, config.batch_size * method.batches)
+            writer.write(record)
+            watcher.logged(record)
+
+        try:
+            run = _runner(config, problem, method, on_devices, training)
+            placed = fit(
+                on_devices.place(state),
+                run,
+                start=start,
+                stop=config.steps,
+                every=config.steps_per_dispatch,
+                report=report,
+                save=lambda step, placed: checkpoint.save(handle, step, on_devices.unplace(placed)),
+                save_every=config.checkpoint_every,
+            )
+        except TrainingFailed as failure:
+            checkpoint.wait(handle)
+            raise UserError(_blame(failure, problem, config, folder, handle)) from failure
+        finally:
+            writer.close()
+        state = on_devices.unplace(placed)
+        checkpoint.wait(handle)
+    finally:
+        checkpoint.close(handle)
+    if start == 0 or config.steps > start:
+        records.write_json(folder / "config.json", dataclasses.asdict(config))
+    summary = {
+        "problem": config.problem,
+        "method": config.method,
+        "seed": config.seed,
+        "steps": int(state.step),
+        "test": scores(config, problem, state, splits("test")),
+        "final_losses": _last_losses(folder),
+        "params_norm": float(jmtl.global_norm(state.params)),
+        "params_sha256": checkpoint.digest(state.params),
+        "versions": records.versions(),
+        "devices": f"{config.devices} × {jax.devices()[0].device_kind}",
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    records.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _restore(
+    handle: checkpoint.Checkpoints, template: TrainState, config: RunConfig
+) -> checkpoint.Restored:
+    # A last step that no dispatch of a longer run ends on would change where the dispatches lie.
+    every = config.steps_per_dispatch
+    return checkpoint.restore(
+        handle, template, accept=lambda step: step % every == 0 or step == config.steps
+    )
+
+
+def _runner(
+    config: RunConfig, problem: Problem, method: Method, on_devices: Shell, training: Any
+) -> Callable[[TrainState, int, int], Any]:
+    """`fit`'s run: the compiled program of a number of steps, and its feed."""
+    step = make_step(
+        model_of(config, problem, on_devices.axis_name),
+        problem.tasks,
+        method,
+        optimizer_of(config),
+        strategy=config.strategy,  # type: ignore[arg-type]
+        at=config.at,  # type: ignore[arg-type]
+        axis_name=on_devices.axis_name,
+        measure_every=config.measure_every,
+    )
+    rows, n = config.batch_size * method.batches, len(training)
+    if config.input == "resident":
+        arrays = on_devices.resident(source.as_arrays(training))
+
+        def feed(first: int, steps: int) -> Any:
+            return start_of(arrays, config.seed, first, rows, n, steps)
+    else:
+        batches: Any = None
+
+        def feed(first: int, steps: int) -> Any:
+            nonlocal batches
+            if batches is None:
+                batches = loading.stream(
+                    training,
+                    config.seed,
+                    rows,
+                    start_step=first,
+                    stop_step=config.steps,
+                    host=jax.process_index(),
+                    hosts=jax.process_count(),
+                )
+            parts = [next(batches) for _ in range(steps)]
+            return on_devices.streamed(
+                {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+            )
+
+    compiled: dict[int, Any] = {}
+
+    def run(state: TrainState, first: int, steps: int) -> Any:
+        given = feed(first, steps)
+        if steps not in compiled:
+            compiled[steps] = on_devices.compile(step, problem.to_batch, state, given, steps, rows)
+        return compiled[steps](state, given)
+
+    return run
+
+
+def _record(done: Dispatched, problem: Problem, rows: int) -> dict[str, Any]:
+    """A line of metrics.jsonl: the last step of a dispatch, and its mean conflict."""
+    names = [task.name for task in problem.tasks]
+    metrics = done.metrics
+
+    def by_task(values: Any) -> dict[str, float]:
+        return dict(zip(names, map(float, values), strict=True))
+
+    rates = metrics.conflict_rate[~np.isnan(metrics.conflict_rate)]
+    cosines = metrics.cosine[~np.isnan(metrics.cosine).any(axis=(1, 2))]
+    return {
+        "step": done.step,
+        "losses": by_task(metrics.losses[-1]),
+        "weights": by_task(metrics.weights[-1]),
+        "residual": float(metrics.residual.max()),
+        "conflict_rate": float(rates.mean()) if len(rates) else math.nan,
+        "cosine": cosines.mean(axis=0).tolist() if len(cosines) else None,
+        "examples_per_second": done.steps * rows / done.seconds,
+    }
+
+
+def _last_losses(folder: Path) -> dict[str, float] | None:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return json.loads(lines[-1])["losses"] if lines else None
+
+
+def _blame(
+    failure: TrainingFailed,
+    problem: Problem,
+    config: RunConfig,
+    folder: Path,
+    handle: checkpoint.Checkpoints,
+) -> str:
+    tasks = problem.tasks
+    what = (
+        f"the loss or gradient of task {tasks[failure.task].name!r} is"
+        if failure.task < len(tasks)
+        else "the update is"
+    )
+    kept = checkpoint.steps(handle)
+    last = f"the last good checkpoint, step {kept[-1]}, is kept" if kept else "no checkpoint yet"
+    return (
+        f"{what} not finite at step {failure.step}; {last} in {folder}: "
+        f"try a learning rate below {config.learning_rate:g}, or look at that task's data"
+    )

@@ -1,0 +1,69 @@
+"""Metrics of a model on a whole split, exact over uneven batches."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jmtl.nn import Model
+from jmtl.tasks import Batch, Task, task_losses
+
+
+def evaluate(
+    model: Model,
+    tasks: Sequence[Task],
+    to_batch: Callable[[Mapping[str, Any]], Batch],
+    params: Any,
+    model_state: Any,
+    batches: Iterable[tuple[Mapping[str, np.ndarray], np.ndarray]],
+) -> dict[str, dict[str, float]]:
+    """Evaluate with running statistics and without dropout.
+
+    Args:
+        model: built without `axis_name`.
+        tasks: K tasks.
+        to_batch: a raw batch to what the model reads.
+        params: of one device.
+        model_state: of one device.
+        batches: (raw batch `[B, ...]`, weights `[B]`), all of one size; rows of weight 0 are
+            padding.
+
+    Returns:
+        By task, its metrics and its mean `loss`.
+    """
+
+    @jax.jit
+    def sums(params: Any, model_state: Any, raw: Mapping[str, Any], weight: Any) -> Any:
+        batch = to_batch(raw)
+        present = {label: mask & (weight > 0) for label, mask in batch.present.items()}
+        batch = batch._replace(present=present)
+        outputs, _ = model.apply(params, model_state, batch.inputs)
+        losses = task_losses(tasks, outputs, batch, [jnp.ones(())] * len(tasks))
+        return {
+            task.name: (
+                task.metric.update(
+                    outputs[task.name], batch.labels[task.label], present[task.label]
+                ),
+                loss,
+                present[task.label].sum(),
+            )
+            for task, loss in zip(tasks, losses, strict=True)
+        }
+
+    totals: Any = None
+    for raw, weight in batches:
+        part = jax.tree.map(_wide, jax.device_get(sums(params, model_state, raw, weight)))
+        totals = part if totals is None else jax.tree.map(np.add, totals, part)
+    results = {}
+    for task in tasks:
+        stats, loss, count = totals[task.name]
+        scores = {name: float(value) for name, value in task.metric.compute(stats).items()}
+        results[task.name] = {**scores, "loss": float(loss / count) if count else float("nan")}
+    return results
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    """Sums over batches are kept in 64 bits, on the host."""
+    return x.astype(np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64)

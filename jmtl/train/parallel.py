@@ -1,0 +1,228 @@
+"""Thin shells around the one step: `jit` over a mesh of devices, and `pmap` with a named axis.
+
+Both run N steps a call in one `lax.scan`, on batches that come from a `Feed`. A feed either gathers
+rows of a split that lies on the devices, or is cut from batches that the host has loaded.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jmtl.data.indices import indices, position
+from jmtl.data.loading import gather
+from jmtl.tasks import Batch
+from jmtl.train.state import TrainState
+from jmtl.train.step import Step, StepMetrics
+
+AXIS = "data"
+"""The name of the device axis, of a mesh and of `pmap`."""
+
+ToBatch = Callable[[Mapping[str, Any]], Batch]
+Run = Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
+
+
+class Resident(NamedTuple):
+    """A feed from a split on the device: `arrays` leaves `[n, ...]`, and where the steps begin."""
+
+    arrays: Mapping[str, Any]
+    seed: Any
+    epoch: Any
+    offset: Any
+
+
+class Streamed(NamedTuple):
+    """A feed of batches that the host has loaded: leaves `[N, B, ...]`."""
+
+    batches: Mapping[str, Any]
+
+
+class Shell(NamedTuple):
+    """How states, data and the scanned step lie on devices.
+
+    Attributes:
+        devices: how many share a batch, over all processes.
+        axis_name: what `make_step` and the model need: a name under `pmap`, else None.
+        place: a state, the same for every device, put on them.
+        unplace: the inverse: the state of one device.
+        resident: a split's arrays `[n, ...]`, put on every device.
+        streamed: this process's share of N batches, leaves `[N, B / processes, ...]`, put on its
+            devices.
+        compile: `(step, to_batch, state, feed, steps, batch_size)` to a compiled
+            `(state, feed) -> (state, StepMetrics [N, ...])` that donates the state. `batch_size` is
+            the rows that one call of the step sees over all devices.
+    """
+
+    devices: int
+    axis_name: str | None
+    place: Callable[[TrainState], TrainState]
+    unplace: Callable[[TrainState], TrainState]
+    resident: Callable[[Mapping[str, np.ndarray]], Any]
+    streamed: Callable[[Mapping[str, np.ndarray]], Any]
+    compile: Callable[..., Run]
+
+
+def start_of(arrays: Any, seed: int, t: int, batch_size: int, n: int, steps: int) -> Resident:
+    """The resident feed of steps t … t + steps − 1 of a split of n examples."""
+    epoch, offset = position(t, batch_size, n, steps)
+    return Resident(arrays, np.uint32(seed), np.uint32(epoch), np.uint32(offset))
+
+
+def shell(kind: Literal["jit", "pmap"] = "jit", devices: int | None = None) -> Shell:
+    """The shell of a kind over the first devices, or all of them.
+
+    Args:
+        kind: "jit" over a mesh, or "pmap".
+        devices: how many, over all processes; None for all there are.
+
+    Raises:
+        ValueError: an unknown kind; fewer devices than asked for; a share of several processes'
+            devices.
+    """
+    there = jax.device_count()
+    devices = there if devices is None else devices
+    if kind not in ("jit", "pmap"):
+        raise ValueError(f"parallel must be jit or pmap, got {kind!r}")
+    if not 1 <= devices <= there:
+        raise ValueError(
+            f"{devices} devices asked for, and there {'is' if there == 1 else 'are'} {there}"
+            + (
+                ": to simulate more on a CPU, set "
+                f"XLA_FLAGS=--xla_force_host_platform_device_count={devices}"
+                if jax.default_backend() == "cpu" and devices > there
+                else ""
+            )
+        )
+    if jax.process_count() > 1 and devices != there:
+        raise ValueError(f"{jax.process_count()} processes use all {there} devices, not {devices}")
+    return (_jit_shell if kind == "jit" else _pmap_shell)(devices)
+
+
+def check_divides(batch_size: int, devices: int) -> None:
+    """Refuse a batch that does not lie evenly on the devices."""
+    if batch_size % devices:
+        raise ValueError(
+            f"batch size {batch_size} does not divide over {devices} devices: "
+            f"use {batch_size - batch_size % devices or devices} or "
+            f"{batch_size + -batch_size % devices}"
+        )
+
+
+def _scanned(
+    step: Step, to_batch: ToBatch, steps: int, batch_size: int, rows: Callable[[], Any], put: Any
+) -> Run:
+    """N steps in one scan; `rows` are this device's row numbers of a batch, `put` places one."""
+
+    def run(state: TrainState, feed: Any) -> tuple[TrainState, StepMetrics]:
+        def fetch(x: Any) -> Mapping[str, Any]:
+            if isinstance(feed, Streamed):
+                return x
+            n = len(jax.tree.leaves(feed.arrays)[0])
+            offset = feed.offset + x * np.uint32(batch_size)
+            chosen = indices(feed.seed, feed.epoch, offset, rows(), n, jnp)
+            return gather(feed.arrays, chosen)
+
+        def body(state: TrainState, x: Any) -> tuple[TrainState, StepMetrics]:
+            return step(state, put(to_batch(fetch(x))))
+
+        xs = feed.batches if isinstance(feed, Streamed) else jnp.arange(steps, dtype=jnp.uint32)
+        return lax.scan(body, state, xs)
+
+    return run
+
+
+def _jit_shell(devices: int) -> Shell:
+    mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    split_batches = NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+    def put(batch: Batch) -> Batch:
+        return lax.with_sharding_constraint(batch, split)
+
+    def streamed(batches: Mapping[str, np.ndarray]) -> Streamed:
+        return Streamed(
+            {
+                name: jax.make_array_from_process_local_data(split_batches, array)
+                for name, array in batches.items()
+            }
+        )
+
+    def compile_(
+        step: Step, to_batch: ToBatch, state: Any, feed: Any, steps: int, batch_size: int
+    ) -> Run:
+        run = _scanned(step, to_batch, steps, batch_size, lambda: batch_size, put)
+        jitted = jax.jit(run, donate_argnums=0, out_shardings=everywhere)
+        return jitted.lower(state, feed).compile()
+
+    return Shell(
+        devices=devices,
+        axis_name=None,
+        # Copies: what is placed will be donated, and the caller's state must outlive that.
+        place=lambda state: jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=everywhere)(
+            state
+        ),
+        unplace=lambda state: state,
+        resident=lambda arrays: jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(everywhere, x, x.shape), arrays
+        ),
+        streamed=streamed,
+        compile=compile_,
+    )
+
+
+def _pmap_shell(devices: int) -> Shell:
+    local = [d for d in jax.devices()[:devices] if d.process_index == jax.process_index()]
+
+    def stack(tree: Any) -> Any:
+        """The same on every local device, with a leading device axis."""
+        copy = jax.pmap(lambda _, x: x, in_axes=(0, None), devices=local)
+        return copy(jnp.arange(len(local)), tree)
+
+    def streamed(batches: Mapping[str, np.ndarray]) -> Streamed:
+        def cut(x: np.ndarray) -> np.ndarray:
+            steps, rows = x.shape[:2]
+            shares = x.reshape(steps, len(local), rows // len(local), *x.shape[2:])
+            return np.moveaxis(shares, 1, 0)
+
+        return Streamed({name: cut(array) for name, array in batches.items()})
+
+    def compile_(
+        step: Step, to_batch: ToBatch, state: Any, feed: Any, steps: int, batch_size: int
+    ) -> Run:
+        share = batch_size // devices
+
+        def rows() -> Any:
+            first = lax.axis_index(AXIS).astype(jnp.uint32) * np.uint32(share)
+            return first + jnp.arange(share, dtype=jnp.uint32)
+
+        run = _scanned(step, to_batch, steps, batch_size, rows, lambda batch: batch)
+        axes: list[Any] = [0] if isinstance(feed, Streamed) else [0, None, None, None]
+        mapped = jax.pmap(
+            run,
+            axis_name=AXIS,
+            in_axes=(0, type(feed)(*axes)),
+            donate_argnums=0,
+            devices=None if jax.process_count() > 1 else local,
+        )
+        compiled = mapped.lower(state, feed).compile()
+
+        def call(state: TrainState, feed: Any) -> tuple[TrainState, StepMetrics]:
+            state, metrics = compiled(state, feed)
+            return state, jax.tree.map(lambda x: x[0], metrics)
+
+        return call
+
+    return Shell(
+        devices=devices,
+        axis_name=AXIS,
+        place=stack,
+        unplace=lambda state: jax.tree.map(lambda x: x[0], state),
+        resident=stack,
+        streamed=streamed,
+        compile=compile_,
+    )
