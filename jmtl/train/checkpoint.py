@@ -269,8 +269,8 @@ def _find(
             skipped.append(f"step {step}: not a step to continue from")
         else:
             try:
-                if (path / _SUMS).read_text() != _sums(path):
-                    raise ValueError(f"its files are not those that {_SUMS} lists")
+                if changed := _changed(path):
+                    raise ValueError(f"{changed[0]} is not as {_SUMS} lists it")
                 record = _read_record(path, step)
                 saved = {
                     name: (kind, tuple(size)) for name, (kind, size) in record["leaves"].items()
@@ -361,6 +361,17 @@ def _sums(path: Path) -> str:
                 sum_of_file = hashlib.file_digest(stream, "sha256").hexdigest()
             lines.append(f"{sum_of_file}  {file.relative_to(path).as_posix()}\n")
     return "".join(lines)
+
+
+def _changed(path: Path) -> list[str]:
+    """The files that are not as the folder's sums list them."""
+    sums = path / _SUMS
+    if not sums.is_file():
+        return [_SUMS]
+    listed = sums.read_text(errors="replace")
+    differing = set(listed.splitlines()) ^ set(_sums(path).splitlines())
+    names = sorted({line[66:] for line in differing})
+    return names or ([] if listed == _sums(path) else [_SUMS])
 
 
 def _cause(error: BaseException) -> str:
