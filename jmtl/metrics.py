@@ -31,12 +31,12 @@ class Errors(NamedTuple):
     Attributes:
         absolute: `[]` the sum of `|output - label|`.
         squared: `[]` the sum of `(output - label)²`.
-        count: `[]` the number of elements.
+        elements: `[]` the number of elements.
     """
 
     absolute: Float[Array, ""]
     squared: Float[Array, ""]
-    count: Int[Array, ""]
+    elements: Int[Array, ""]
 
 
 def classification(num_classes: int) -> Metric:
@@ -105,14 +105,14 @@ def regression() -> Metric:
     ) -> Errors:
         output, label = aligned(output, label)
         error = present_only(output - label, present)
-        count = present.sum(dtype=jnp.int32) * (error.size // max(error.shape[0], 1))
-        return Errors(jnp.abs(error).sum(), jnp.square(error).sum(), count)
+        elements = present.sum(dtype=jnp.int32) * (error.size // max(error.shape[0], 1))
+        return Errors(jnp.abs(error).sum(), jnp.square(error).sum(), elements)
 
     def compute(errors: Errors) -> dict[str, Float[Array, ""]]:
-        mae = _ratio(errors.absolute, errors.count)
-        rmse = jnp.sqrt(_ratio(errors.squared, errors.count))
+        mae = _ratio(errors.absolute, errors.elements)
+        rmse = jnp.sqrt(_ratio(errors.squared, errors.elements))
         return {
-            name: jnp.where(jnp.asarray(errors.count) > 0, value, jnp.nan)
+            name: jnp.where(jnp.asarray(errors.elements) > 0, value, jnp.nan)
             for name, value in (("mae", mae), ("rmse", rmse))
         }
 

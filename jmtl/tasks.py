@@ -1,7 +1,6 @@
 """Tasks, batches with missing labels, and the K losses of a batch."""
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jmtl import losses, metrics
+from jmtl.methods import nearest
 
 
 class Head(NamedTuple):
@@ -116,7 +116,7 @@ def batch(
     masks = {}
     for key in present or {}:
         if key not in labels:
-            raise ValueError(f"a mask for {key!r}, which is no label{nearest(key, labels)}")
+            raise ValueError(f"a mask for {key!r}, which is no label; {nearest(key, labels)}")
     for key, label in labels.items():
         rows = np.shape(label)[:1]
         masks[key] = (present or {}).get(key, np.ones(rows, bool))
@@ -160,7 +160,7 @@ def task_losses(
     for i, task in enumerate(tasks):
         if task.name not in outputs:
             raise ValueError(
-                f"task {task.name!r}: the model gave no output of that name"
+                f"task {task.name!r}: the model gave no output of that name; "
                 f"{nearest(task.name, outputs)}"
             )
         present = jnp.asarray(batch.present[task.label])
@@ -192,24 +192,25 @@ def task_counts(tasks: Sequence[Task], batch: Batch) -> tuple[Int[Array, ""], ..
     return tuple(jnp.asarray(batch.present[t.label]).sum(dtype=jnp.int32) for t in tasks)
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: the name meant, and those there are."""
-    known = sorted(names)
-    close = difflib.get_close_matches(name, known, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{meant} (there are: {', '.join(known) or 'none'})"
+def check_names(tasks: Sequence[Task]) -> None:
+    """Refuse tasks that share a name.
 
-
-def _check(tasks: Sequence[Task], batch: Batch) -> None:
+    Raises:
+        ValueError: If two do.
+    """
     names = [task.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(
                 f"{names.count(name)} tasks are named {name!r}; give each its own name"
             )
+
+
+def _check(tasks: Sequence[Task], batch: Batch) -> None:
+    check_names(tasks)
     for task in tasks:
         if task.label not in batch.labels:
             raise ValueError(
-                f"task {task.name!r}: the batch has no label {task.label!r}"
+                f"task {task.name!r}: the batch has no label {task.label!r}; "
                 f"{nearest(task.label, batch.labels)}"
             )

@@ -1,0 +1,95 @@
+"""What encoders and heads have in common: initialisers and activations by name, and dropout."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jmtl.methods import nearest
+
+INITIALISERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        name: getattr(nn.initializers, name)
+        for name in (
+            "glorot_normal",
+            "glorot_uniform",
+            "he_normal",
+            "he_uniform",
+            "lecun_normal",
+            "lecun_uniform",
+            "orthogonal",
+        )
+    }
+)
+
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
+    {name: getattr(nn, name) for name in ("elu", "gelu", "leaky_relu", "relu", "silu", "tanh")}
+)
+
+
+def initialiser(name: str) -> Callable[..., Any]:
+    """The kernel initialiser of that name in `INITIALISERS`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in INITIALISERS:
+        raise ValueError(f"unknown initialiser {name!r}; {nearest(name, INITIALISERS)}")
+    return INITIALISERS[name]()
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The activation of that name in `ACTIVATIONS`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}; {nearest(name, ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask for an example depends on its row in the global batch alone.
+
+    Row r draws its mask from `fold_in(key, r)`, so that any number of devices, under jit or pmap,
+    drops what one device would; flax's own draws one mask for the rows that a device holds.
+
+    Attributes:
+        rate: The probability that an element is dropped, in [0, 1). The rest is divided by
+            1 - rate.
+        channels: Drop whole channels (the last dimension) of an image.
+        axis_name: pmap's axis, over which rows are numbered.
+
+    References:
+        Srivastava et al., *Dropout*, JMLR 2014; channels: Tompson et al., CVPR 2015.
+    """
+
+    rate: float
+    channels: bool = False
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *d"], train: bool) -> Float[Array, "B *d"]:
+        """Drop elements of `x` in training, with the key of the `dropout` stream.
+
+        Raises:
+            ValueError: If the rate is not in [0, 1), or training has no key.
+        """
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"a dropout rate is at least 0 and below 1, got {self.rate}")
+        if not train or self.rate == 0:
+            return x
+        if not self.has_rng("dropout"):
+            raise ValueError("dropout draws random masks in training: pass a key")
+        key, keep = self.make_rng("dropout"), 1 - self.rate
+        rows = jnp.arange(x.shape[0])
+        if self.axis_name is not None:
+            rows = rows + jax.lax.axis_index(self.axis_name) * x.shape[0]
+        shape = (1,) * (x.ndim - 2) + x.shape[-1:] if self.channels else x.shape[1:]
+        draw = jax.vmap(lambda r: jax.random.bernoulli(jax.random.fold_in(key, r), keep, shape))
+        return jnp.where(draw(rows), x / keep, jnp.zeros_like(x))
