@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import shutil
+import urllib.error
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -188,7 +189,7 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder, root: Path, extract
             mock.patch.object(downloader, "MAX_RETRIES", _RETRIES),
         ):
             builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
-    except (requests.RequestException, tfds.download.DownloadError) as error:
+    except (requests.RequestException, urllib.error.URLError, tfds.download.DownloadError) as error:
         raise DataUnavailable(_what_to_download(builder, manual, error)) from error
     except download_manager.NonMatchingChecksumError as error:
         raise DataUnavailable(_what_is_damaged(builder, manual)) from error
