@@ -286,9 +286,9 @@ def _find(
                 raise CheckpointError(f"{path} holds another state than this one: {differing}")
             found = {"step": step, "metadata": record["metadata"], "skipped": skipped}
             return found, {name: leaf.data for name, leaf in flat.items()}
-    sought = "a checkpoint" if only is None else f"the checkpoint of step {only}"
+    of = "" if only is None else f" of step {only}"
     raise NoCheckpoint(
-        f"{directory} does not hold {sought} that can be used"
+        f"no usable checkpoint{of} in {directory}"
         + (f" ({'; '.join(skipped)})" if skipped else "")
         + ": name another folder, or start a new run"
     )

@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jmtl.train import checkpoint as cp
+from jmtl.train.leaves import flatten
 
 
 class State(NamedTuple):
@@ -190,6 +191,14 @@ def test_donated_right_after_save(tmp_path):
     cp.wait(handle)
     assert bits(cp.restore(handle, state).state) == want
     cp.close(handle)
+
+
+def test_copies_are_real():
+    host = {"np": np.ones(3), "jax": jnp.ones(3)}
+    held = flatten(host)
+    host["np"][:] = 0
+    np.testing.assert_array_equal(held["np"].data, np.ones(3))
+    assert all(leaf.data.flags.owndata for leaf in held.values())
 
 
 def test_save_does_not_wait_for_the_disk(tmp_path, monkeypatch):
@@ -384,7 +393,7 @@ def child(code: str, *arguments: str, **options) -> subprocess.Popen:
 
 
 FULL = """
-import resource, sys
+import os, resource, sys
 import numpy as np
 from jmtl.train import checkpoint as cp
 state = [np.random.default_rng(i).normal(size=50_000) for i in range(4)]
@@ -399,7 +408,7 @@ try:
 except cp.CheckpointError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-print(cp.steps(handle), cp.restore(handle, state).step)
+print(os.listdir(sys.argv[1]), cp.restore(handle, state).step)
 cp.save(handle, 2, state)
 cp.close(handle)
 print(cp.steps(handle))
@@ -414,7 +423,7 @@ def test_no_room(tmp_path):
     assert out.splitlines() == [
         f"the checkpoint of step 2 could not be written to {tmp_path / 'c'}: File too large; "
         "the last good one is step 1",
-        "[1] 1",
+        "['1'] 1",
         "[1, 2]",
     ]
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2"]
