@@ -46,8 +46,8 @@ def jacobian(family: str, size: int, rng: np.random.Generator) -> np.ndarray:
     elif family.startswith("conflict"):
         # Rows of a simplex's corners around a common drift: every pair at an obtuse angle.
         corners = np.eye(size, width) - 1.0 / size
-        drift = rng.normal(size=width) * 10 ** rng.uniform(-2, 0) / np.sqrt(width)
-        noise = rng.normal(size=(size, width)) * 10 ** rng.uniform(-2, -0.5) / np.sqrt(width)
+        drift = rng.normal(size=width) * 10 ** rng.uniform(-3, -0.5) / np.sqrt(width)
+        noise = rng.normal(size=(size, width)) * 10 ** rng.uniform(-3, -0.5) / np.sqrt(width)
         rows = corners + drift + noise
     if family.endswith("scales"):
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -71,3 +71,18 @@ def draw(size: int, count: int, seed: int, dtype: type = np.float32) -> Problems
     family = [FAMILIES[index % len(FAMILIES)] for index in range(count)]
     rows = np.stack([jacobian(name, size, rng) for name in family])
     return Problems(rows, *gramian(rows, dtype), family)
+
+
+def conflict_of(rows: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """How far an update conflicts, and how much its weights cancel.
+
+    Returns:
+        The largest −g_i·u / (‖g_i‖ max(‖u‖, 0.05 max_j ‖g_j‖)), and Σ_j |w_j| ‖g_j‖ / max_j ‖g_j‖:
+        weights of float32 carry u only to that multiple of its rounding unit.
+    """
+    norms = np.linalg.norm(rows, axis=1)
+    kept = norms > 0
+    update = np.asarray(weights, np.float64) @ rows
+    scale = max(float(np.linalg.norm(update)), 0.05 * float(norms.max()))
+    conflict = float(np.max(-(rows @ update)[kept] / norms[kept]) / scale)
+    return conflict, float(np.abs(weights) @ norms / norms.max())
