@@ -1,22 +1,14 @@
 """Checkpoints of a run: written in the background, verified when read, the last few kept.
 
-One folder a step, each an Orbax checkpoint of two items. `state` holds the bytes of all leaves, in
-the order of their paths, as one array; `record` names each leaf with its dtype and shape, and holds
-the SHA-256 of the leaves and the caller's metadata. Orbax alone loads a flipped byte in silence, so
-`SHA256SUMS` lists the folder's files (`sha256sum -c SHA256SUMS` reads it): they are verified before
-Orbax sees them, and the leaves after.
-
 With several processes the state is replicated: process 0 writes and reads, and hands what it read,
 or the error, to the others. Every process must make the same calls in the same order.
 """
 
+import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
-import re
-import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,10 +18,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from jmtl.train import folders
 from jmtl.train import leaves as lv
 from jmtl.train.leaves import digest
 
@@ -46,12 +38,6 @@ __all__ = [
     "steps",
     "wait",
 ]
-
-_STEP = re.compile(r"(\d+)")
-_UNFINISHED = re.compile(r"(\d+)\.saving.*")
-_REMOVING = ".removing"
-_SUMS = "SHA256SUMS"
-_CHUNK = 2**28  # bytes; compressors take less than 2 GiB at once
 
 
 class CheckpointError(Exception):
@@ -101,7 +87,7 @@ def open_checkpoints(directory: str | os.PathLike[str], keep: int = 3) -> Checkp
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
     # Orbax logs the traceback of each of its threads before it raises the error to the caller.
-    logging.getLogger("absl").addFilter(_not_orbax_noise)
+    logging.getLogger("absl").addFilter(folders.not_orbax_noise)
     writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
     return Checkpoints(Path(directory).absolute(), keep, writer, deque(), threading.Event())
 
@@ -169,7 +155,7 @@ def close(handle: Checkpoints) -> None:
 
 def steps(handle: Checkpoints) -> list[int]:
     """The finished checkpoints in the folder, ascending; they are verified only when read."""
-    return sorted(step for step, _, finished in _listing(handle.directory) if finished)
+    return sorted(step for step, _, finished in folders.listing(handle.directory) if finished)
 
 
 def restore(
@@ -203,6 +189,8 @@ def restore(
             answer, data = _find(handle.directory, template, step, accept)
         except CheckpointError as error:
             answer = {"error": str(error), "none": isinstance(error, NoCheckpoint)}
+        except OSError as error:
+            answer = {"error": f"{handle.directory}: {folders.cause(error)}", "none": True}
     answer = json.loads(_from_primary(json.dumps(answer).encode()))
     if "error" in answer:
         raise (NoCheckpoint if answer["none"] else CheckpointError)(answer["error"])
@@ -215,42 +203,28 @@ def restore(
 def _write(
     handle: Checkpoints, step: int, flat: dict[str, lv.Leaf], metadata: dict[str, Any]
 ) -> None:
-    directory, staged = handle.directory, handle.directory / f"{step}.saving"
+    directory = handle.directory
     try:
         if not handle.made.is_set():
             directory.mkdir(parents=True, exist_ok=True)
             handle.made.set()
         if not directory.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        _clear_unfinished(directory)
-        record: dict[str, Any] = {
-            "step": step,
-            "leaves": {path: [leaf.dtype, list(leaf.shape)] for path, leaf in flat.items()},
-            "leaves_sha256": lv.digest_of(flat),
-            "metadata": metadata,
-        }
-        items = {"record": ocp.args.JsonSave(record)}
-        # One array, since Orbax leaves writes of others running when one fails, and they print
-        # tracebacks once the event loop is gone. It refuses arrays of size zero.
-        packed = lv.pack(flat)
-        if packed.size:
-            chunks = {"leaves": ocp.SaveArgs(chunk_byte_size=_CHUNK)}
-            items["state"] = ocp.args.PyTreeSave({"leaves": packed}, save_args=chunks)
-        with _orbax() as orbax:
-            orbax.save(staged, args=ocp.args.Composite(**items))
-        (staged / _SUMS).write_text(_sums(staged))
-        _remove(directory / str(step))
-        staged.rename(directory / str(step))
-        done = [(at, path) for at, path, finished in _listing(directory) if finished]
+        folders.clear_unfinished(directory)
+        folders.write(directory, step, flat, metadata)
+        done = [(at, path) for at, path, finished in folders.listing(directory) if finished]
         later = [path for at, path in done if at > step]
         older = [path for at, path in done if at <= step][handle.keep :]
         for path in later + older:
-            _remove(path)
+            folders.remove(path)
     except Exception as error:
-        _clear_unfinished(directory)
-        last = max(steps(handle), default=None)
+        last = None
+        with contextlib.suppress(OSError):
+            folders.clear_unfinished(directory)
+            last = max(steps(handle), default=None)
         raise CheckpointError(
-            f"the checkpoint of step {step} could not be written to {directory}: {_cause(error)}; "
+            f"the checkpoint of step {step} could not be written to {directory}: "
+            f"{folders.cause(error)}; "
             + ("no earlier one is there" if last is None else f"the last good one is step {last}")
         ) from error
 
@@ -260,7 +234,7 @@ def _find(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     wanted = lv.describe(template)
     skipped: list[str] = []
-    for step, path, finished in _listing(directory):
+    for step, path, finished in folders.listing(directory):
         if only is not None and step != only:
             continue
         if not finished:
@@ -269,18 +243,16 @@ def _find(
             skipped.append(f"step {step}: not a step to continue from")
         else:
             try:
-                if changed := _changed(path):
-                    raise ValueError(f"{changed[0]} is not as {_SUMS} lists it")
-                record = _read_record(path, step)
+                record = folders.read_record(path, step)
                 saved = {
                     name: (kind, tuple(size)) for name, (kind, size) in record["leaves"].items()
                 }
                 differing = lv.differing_leaves(saved, wanted)
-                flat = {} if differing else _read_leaves(path, saved, template)
+                flat = {} if differing else folders.read_leaves(path, saved, template)
                 if not differing and lv.digest_of(flat) != record["leaves_sha256"]:
                     raise ValueError("the SHA-256 of its leaves is not the one recorded")
             except Exception as error:
-                skipped.append(f"step {step}: damaged, {_cause(error)}")
+                skipped.append(f"step {step}: damaged, {folders.cause(error)}")
                 continue
             if differing:
                 raise CheckpointError(f"{path} holds another state than this one: {differing}")
@@ -292,101 +264,6 @@ def _find(
         + (f" ({'; '.join(skipped)})" if skipped else "")
         + ": name another folder, or start a new run"
     )
-
-
-def _read_record(path: Path, step: int) -> dict[str, Any]:
-    with _orbax() as orbax:
-        args = ocp.args.Composite(record=ocp.args.JsonRestore())
-        record = orbax.restore(path, args=args)["record"]
-    if record["step"] != step:
-        raise ValueError(f"it was saved as step {record['step']}")
-    return record
-
-
-def _read_leaves(
-    path: Path, saved: dict[str, tuple[str, tuple[int, ...]]], template: PyTree
-) -> dict[str, lv.Leaf]:
-    blanks = lv.blanks(template)
-    packed = np.empty(0, np.uint8)
-    if any(blank.size for blank in blanks.values()):
-        kinds = {"leaves": ocp.RestoreArgs(restore_type=np.ndarray)}
-        args = ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=kinds))
-        with _orbax() as orbax:
-            packed = orbax.restore(path, args=args)["state"]["leaves"]
-    data = lv.unpack(packed, blanks)
-    return {name: lv.Leaf(*saved[name], data[name]) for name in blanks}
-
-
-def _orbax() -> ocp.Checkpointer:
-    # Process 0 alone, so that Orbax's barriers never wait for, or hang, the others' collectives.
-    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
-    handler = ocp.CompositeCheckpointHandler(
-        composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
-        state=ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
-        record=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
-    )
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-def _listing(directory: Path) -> list[tuple[int, Path, bool]]:
-    """Step, folder and whether it was finished, newest first."""
-    found = []
-    for path in directory.iterdir() if directory.is_dir() else ():
-        for pattern, finished in ((_STEP, True), (_UNFINISHED, False)):
-            if (match := pattern.fullmatch(path.name)) and path.is_dir():
-                found.append((int(match[1]), path, finished))
-    return sorted(found, reverse=True)
-
-
-def _clear_unfinished(directory: Path) -> None:
-    for _, path, finished in _listing(directory):
-        if not finished:
-            shutil.rmtree(path, ignore_errors=True)
-    for path in directory.glob(f"*{_REMOVING}"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _remove(path: Path) -> None:
-    # Renamed first: killed half way, it must not look like a checkpoint.
-    if path.exists():
-        shutil.rmtree(path.rename(path.with_name(path.name + _REMOVING)))
-
-
-def _sums(path: Path) -> str:
-    """The SHA-256 of every file below a folder, as `sha256sum` prints them."""
-    lines = []
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name != _SUMS:
-            with file.open("rb") as stream:
-                sum_of_file = hashlib.file_digest(stream, "sha256").hexdigest()
-            lines.append(f"{sum_of_file}  {file.relative_to(path).as_posix()}\n")
-    return "".join(lines)
-
-
-def _changed(path: Path) -> list[str]:
-    """The files that are not as the folder's sums list them."""
-    sums = path / _SUMS
-    if not sums.is_file():
-        return [_SUMS]
-    listed = sums.read_text(errors="replace")
-    differing = set(listed.splitlines()) ^ set(_sums(path).splitlines())
-    names = sorted({line[66:] for line in differing})
-    return names or ([] if listed == _sums(path) else [_SUMS])
-
-
-def _cause(error: BaseException) -> str:
-    """One line: the system's own word for an error number, however deep it lies in the text."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error)
-    if number := re.search(r"os_error_code='?(\d+)", text):
-        return os.strerror(int(number[1]))
-    line = " ".join(text.split()) or type(error).__name__
-    return line if len(line) <= 160 else line[:160] + "…"
-
-
-def _not_orbax_noise(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def _primary() -> bool:

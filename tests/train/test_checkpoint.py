@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jmtl.train import checkpoint as cp
+from jmtl.train import folders
 from jmtl.train.leaves import flatten
 
 
@@ -203,8 +204,8 @@ def test_copies_are_real():
 
 def test_save_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     go = threading.Event()
-    real = cp._sums
-    monkeypatch.setattr(cp, "_sums", lambda path: (go.wait(20), real(path))[1])
+    real = folders._sums
+    monkeypatch.setattr(folders, "_sums", lambda path: (go.wait(20), real(path))[1])
     handle = cp.open_checkpoints(tmp_path)
     cp.save(handle, 1, {"a": jnp.ones(3)})
     assert cp.steps(handle) == []  # and yet save has returned
@@ -271,7 +272,7 @@ def test_leaves_are_verified_apart_from_the_files(folder):
     content = json.loads(record.read_text())
     content["leaves_sha256"] = content["leaves_sha256"][::-1]
     record.write_text(json.dumps(content))
-    (folder / "200" / "SHA256SUMS").write_text(cp._sums(folder / "200"))
+    (folder / "200" / "SHA256SUMS").write_text(folders._sums(folder / "200"))
     got = cp.restore(cp.open_checkpoints(folder), STATE)
     assert got.step == 100
     assert "SHA-256" in got.skipped[0]
