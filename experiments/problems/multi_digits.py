@@ -26,6 +26,8 @@ PROBLEM = Problem(
     tasks=(classification("left", 10), classification("right", 10)),
     data="multi_digits",
     to_batch=to_batch,
-    recipe=Recipe(encoder="mlp", encoder_options={"hidden": (128, 64)}),
+    recipe=Recipe(
+        encoder="mlp", encoder_options={"hidden": (256, 128), "dropout": 0.3}, steps=3_000
+    ),
     offline=True,
 )

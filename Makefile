@@ -1,0 +1,35 @@
+# Every target sets up what it needs: a virtual environment in .venv with the project installed.
+PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3.12),python3)
+VENV ?= .venv
+BIN = $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: help demo test test-all lint clean
+
+help:  ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
+
+demo: $(VENV)/.ready  ## train MultiDigits with PCGrad and with equal weights, compare them
+	$(BIN)/python -m experiments demo
+
+test: $(VENV)/.ready-dev  ## the suite, in minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-all: $(VENV)/.ready-dev  ## the suite with what is slow
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/.ready-dev  ## style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jmtl needs Python 3.11 or later: make PYTHON=... ")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:  ## remove the virtual environment and caches; runs and data stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
