@@ -99,11 +99,18 @@ class _Pulled(NamedTuple):
 def _checked(losses: Any) -> tuple[bool, int]:
     """Whether the losses are one array, and K; anything but K scalars is refused."""
     if isinstance(losses, (tuple, list)):
-        shapes = [jnp.shape(loss) for loss in losses]
+        shapes = [getattr(loss, "shape", type(loss).__name__) for loss in losses]
         if not shapes or any(shape != () for shape in shapes):
-            raise ValueError(f"losses: expected K scalars, got a sequence of shapes {shapes}")
+            raise ValueError(
+                f"losses: expected K scalars, got a sequence of shapes {shapes} "
+                "(for a function that returns (losses, aux), pass has_aux=True)"
+            )
         kinds = [jnp.result_type(loss) for loss in losses]
         stacked, k = False, len(shapes)
+    elif not isinstance(losses, jax.Array):
+        raise ValueError(
+            f"losses are a {type(losses).__name__}: expected an array [K] or a tuple of K scalars"
+        )
     else:
         if jnp.ndim(losses) != 1 or jnp.size(losses) == 0:
             raise ValueError(
@@ -122,6 +129,11 @@ def _pull(fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool) -> _
 
     def with_aux(*primals: Any) -> tuple[Any, Any]:
         out = fun(*primals)
+        if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+            raise ValueError(
+                f"has_aux=True: expected (losses, aux), got a {type(out).__name__} "
+                "(a function that returns losses alone takes has_aux=False)"
+            )
         losses, aux = out if has_aux else (out, None)
         return (tuple(losses) if isinstance(losses, list) else losses), aux
 
@@ -225,10 +237,8 @@ def value_and_task_grads(
     return run
 
 
-def _contract(pulled: _Pulled, strategy: Strategy, axis_name: str | None) -> Gramian:
+def _contract(pulled: _Pulled, axis_name: str | None) -> Gramian:
     """The Gramian at the first primal, leaf by leaf, with no stack of whole gradients kept."""
-    if strategy == "vmap":
-        return gramian_of(_stack(pulled, strategy, axis_name))
     rows = [jax.tree.leaves(pulled.one(i)[0]) for i in range(len(pulled.losses))]
     parts = []
     for leaf in zip(*rows, strict=True):
@@ -256,7 +266,7 @@ def value_and_gramian(
     def run(params: Any, *args: Any) -> tuple[Any, Gramian]:
         pulled = _pull(lambda p: fun(p, *args), (params,), has_aux)
         losses = _mean(pulled.losses, axis_name)
-        gram = _contract(pulled, "unroll", axis_name)
+        gram = _contract(pulled, axis_name)
         return ((losses, pulled.aux) if has_aux else losses), gram
 
     return run
@@ -340,6 +350,8 @@ def value_and_grads(
         def share(i: int) -> tuple[Any, ...]:
             return tuple(jax.tree.map(lambda x: x[i], rest))
 
+        if method.batches > 1:
+            _check_batches(method, rest)
         gram: Any = None
         cross: Any = None
         grads: Any = None
@@ -351,7 +363,7 @@ def value_and_grads(
                 assert isinstance(fun, Encoded)
                 gram = _at_representation(fun, primals, rest, has_aux, axis_name)
             elif method.needs == "gramian" and way == "recompute":
-                gram = _contract(pulled, way, axis_name)
+                gram = _contract(pulled, axis_name)
             else:
                 grads = stack(pulled)
                 gram = gramian_of(grads)
@@ -366,6 +378,17 @@ def value_and_grads(
         return Result(losses, gradient, answer.weights, answer.residual, gram, state, pulled.aux)
 
     return run
+
+
+def _check_batches(method: Method, args: Sequence[Any]) -> None:
+    """Refuse arguments whose leading axes are not the method's number of batches."""
+    for x in jax.tree.leaves(args):
+        if jnp.shape(x)[:1] != (method.batches,):
+            given = f"a leading axis of {x.shape[0]}" if jnp.ndim(x) else "none"
+            raise ValueError(
+                f"{method.name} takes {method.batches} batches a step: every array in its "
+                f"arguments needs a leading axis of {method.batches}, one has {given}"
+            )
 
 
 def _gradient(

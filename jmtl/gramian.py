@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 
 TaskGrads = Any  # a pytree with leaves [K, ...]
 
+_NO_LEAVES = "task gradients have no leaves: expected a pytree with leaves [K, ...]"
+
 
 class Gramian(NamedTuple):
     """The Gramian J Jᵀ with its scale kept apart: ``J Jᵀ = cosine * norms[:, None] * norms``.
@@ -57,7 +59,7 @@ def num_tasks(task_grads: TaskGrads) -> int:
     """
     leaves = jax.tree_util.tree_leaves_with_path(task_grads)
     if not leaves:
-        raise ValueError("task gradients have no leaves: expected a pytree with leaves [K, ...]")
+        raise ValueError(_NO_LEAVES)
     sizes = {jax.tree_util.keystr(path): jnp.shape(leaf)[:1] for path, leaf in leaves}
     first_path, first = next(iter(sizes.items()))
     for path, size in sizes.items():
@@ -115,7 +117,9 @@ def leaf_products(
 
 
 def add_products(products: Sequence[Products]) -> Products:
-    """The inner products of concatenated rows, from those of their parts."""
+    """The inner products of concatenated rows, from those of their parts: one or more."""
+    if not products:
+        raise ValueError(_NO_LEAVES)
     left = jnp.max(jnp.stack([p.left for p in products]), axis=0)
     right = jnp.max(jnp.stack([p.right for p in products]), axis=0)
     safe_left, safe_right = (jnp.where(s > 0, s, 1.0) for s in (left, right))

@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     Attributes:
         losses: `[K]` the raw losses; None where the caller of `aggregator` gave none.
         gramian: of the task gradients (of the first batch, where the method takes several); None
-            unless the method needs it.
+            for loss methods.
         cross: `[K, K]` J₁ J₂ᵀ between the first two batches; None unless `batches` is 3.
         gradients: leaves `[K, ...]`; None unless the method needs them.
     """
@@ -286,7 +286,7 @@ def aggregator(method: Method) -> optax.GradientTransformationExtraArgs:
         check_losses(method, losses)
         seen = Seen(
             losses=_ABSENT if losses is None else jnp.asarray(losses, state.weights.dtype),
-            gramian=gramian_of(task_grads) if method.needs == "gramian" else _ABSENT,
+            gramian=_ABSENT if method.needs == "losses" else gramian_of(task_grads),
             gradients=task_grads if method.needs == "gradients" else None,
         )
         answer, own = respond(method, seen, state.method)

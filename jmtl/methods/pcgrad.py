@@ -103,7 +103,7 @@ def pcgrad(
         coefficients = norms[:, None] * project(seen.gramian, orders)
         # A task without gradient keeps its own weight and gets none from the others.
         zero = norms == 0
-        weights = jnp.sum(coefficients / jnp.where(zero, 1, norms), axis=0)
+        weights = jnp.sum(coefficients / jnp.where(zero, 1, norms)[None, :], axis=0)
         weights = jnp.where(zero, 1, weights)
         return Answer(weights if reduce == "sum" else weights / k), state
 
