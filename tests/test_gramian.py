@@ -214,7 +214,7 @@ def test_combine() -> None:
     rows, weights = random_rows(3), np.array([0.5, -2.0, 0.25])
     total = combine(as_tree(rows), jnp.asarray(weights))
     expected = jax.tree.map(lambda x: x[0], as_tree((weights @ rows)[None]))
-    assert jax.tree.structure(total) == jax.tree.structure(expected)
+    assert set(total) == set(expected)
     for found, exact in zip(jax.tree.leaves(total), jax.tree.leaves(expected), strict=True):
         assert found.shape == exact.shape
         assert found.dtype == exact.dtype
