@@ -5,7 +5,7 @@ task gradients, often singular) and weights that must not be negative.
 
     v = argmin ½ vᵀMv − bᵀv   subject to  v ≥ 0
 
-The method is Lawson and Hanson's (Solving Least Squares Problems, 1974, chapter 23) on The method is Lawson and Hanson's (Solving Least Squares Problems, 1974, chapter 23) on the normal
+The method is Lawson and Hanson's (Solving Least Squares Problems, 1974, chapter 23) on the normal
 equations: free one coordinate at a time, solve on the free ones, step back to the boundary where
 that solution leaves it. Each solve is a proximal step from the current point, so that a singular
 matrix gives a finite direction and repeated steps remove the bias of the proximal term. A Gramian

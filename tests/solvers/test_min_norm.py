@@ -94,7 +94,7 @@ def test_one_task():
 
 
 def test_scale_free():
-    problems = draw(8, 12, 7)
+    problems = draw(8, 48, 7)
     weights, _ = solve_many(problems.cosine, problems.norms)
     for scale in (1e-12, 1e12):  # rounds the norms
         scaled, residual = solve_many(problems.cosine, problems.norms * np.float32(scale))
@@ -106,12 +106,12 @@ def test_scale_free():
 
 
 def test_vmap_and_a_bad_lane():
-    problems = draw(8, 8, 3)
+    problems = draw(8, 48, 3)
     alone = [solve(c, n) for c, n in zip(problems.cosine, problems.norms, strict=True)]
     norms = problems.norms.copy()
     norms[5, 2] = np.nan
     weights, residual = solve_many(problems.cosine, norms)
-    for lane in range(8):
+    for lane in range(48):
         if lane == 5:
             assert np.all(np.isnan(weights[lane]))
             assert np.isnan(residual[lane])
