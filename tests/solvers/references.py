@@ -45,3 +45,31 @@ def onto_dual_cone(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
         return vector
     point, _ = nnls(units.T, -vector / length, maxiter=100 * len(rows))
     return vector + length * (point @ units)
+
+
+def most_served(rows: np.ndarray, c: float) -> tuple[float, np.ndarray]:
+    """CAGrad by its dual: max μ with g_i·d ≥ μ and ‖d − g₀‖ ≤ c ‖g₀‖, for nonzero rows.
+
+    The least-distance problem at a given μ goes to nnls (Lawson and Hanson, 1974, chapter 23.4),
+    and a bracketing search finds μ.
+    """
+    norms = np.linalg.norm(rows, axis=1)
+    largest = norms.max()
+    units, mean = rows / norms[:, None], rows.mean(0) / largest
+    beta = norms.min() / norms
+
+    def nearest(level: float) -> np.ndarray:
+        bound = level * beta - units @ mean
+        system = np.vstack([units.T, bound])
+        point, _ = nnls(system, np.eye(len(system))[-1], maxiter=100 * len(rows))
+        rest = system @ point - np.eye(len(system))[-1]
+        return np.full_like(mean, np.inf) if rest[-1] >= 0 else -rest[:-1] / rest[-1]
+
+    radius = c * np.linalg.norm(mean)
+    low, high = np.min(units @ mean / beta), (1 + c) * np.linalg.norm(mean)
+    for _ in range(200):
+        level = (low + high) / 2
+        if not low < level < high:
+            break
+        low, high = (level, high) if np.linalg.norm(nearest(level)) <= radius else (low, level)
+    return low * norms.min() * largest, (mean + nearest(low)) * largest
