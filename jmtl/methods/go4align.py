@@ -1,0 +1,85 @@
+"""Group optimisation for task alignment. Shen et al., GO4Align, NeurIPS 2024."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jmtl.gramian import compute_dtype
+from jmtl.method import Answer, Method, Seen, State, check_tasks
+from jmtl.methods.checks import check_number
+
+
+def cluster_centres(values: Float[Array, " K"], clusters: int) -> Float[Array, " K"]:
+    """Each value replaced by the centre of its cluster: k-means on a line, exactly.
+
+    On a line clusters are runs of the sorted values, so the least sum of squared distances comes
+    from a recurrence over where the last run starts, instead of from a random start and iterations.
+    O(clusters K³) operations.
+
+    Args:
+        values: `[K]` finite; a value that is not makes all results NaN.
+        clusters: how many, >= 1; as many as there are distinct values at most are used.
+
+    Returns:
+        `[K]` in the order of `values`.
+    """
+    k = len(values)
+    order = jnp.argsort(values)
+    largest = jnp.max(jnp.abs(values))
+    scale = jnp.where(largest == 0, 1, largest)  # squares stay within the range of the dtype
+    ordered = values[order] / scale
+    at, start, end = jnp.arange(k), jnp.arange(k + 1), jnp.arange(k + 1)
+    # Of the run [start, end): its members, mean and sum of squared distances to it.
+    inside = (start[:, None, None] <= at) & (at < end[None, :, None])
+    size = jnp.maximum(jnp.sum(inside, axis=-1), 1)
+    mean = jnp.sum(jnp.where(inside, ordered, 0), axis=-1) / size
+    spread = jnp.sum(jnp.where(inside, ordered - mean[..., None], 0) ** 2, axis=-1)
+    spread = jnp.where(start[:, None] <= end[None, :], spread, jnp.inf)
+    # cost[j], centres[j]: the best that one run, then one more, makes of the first j values.
+    cost, centres = spread[0], jnp.broadcast_to(mean[0][:, None], (k + 1, k))
+    for _ in range(clusters - 1):
+        total = cost[:, None] + spread
+        last = jnp.argmin(total, axis=0)
+        cost = jnp.min(total, axis=0)
+        centres = jnp.where(at >= last[:, None], mean[last, end][:, None], centres[last])
+    return jnp.zeros_like(values).at[order].set(scale * centres[k])
+
+
+def go4align(num_tasks: int, eta: float = 1e-4, clusters: int | None = None) -> Method:
+    """GO4Align: p ← norm(p e^{−ηL}); w_i = p_i ΣL / L_i; w_i ← the centre of its cluster.
+
+    p starts at 1/K, and moves before it is used, as in the authors' code. Tasks of one cluster
+    share a weight. One backward pass. The authors' code clusters by k-means from a random start;
+    here the optimum is found, see `cluster_centres`.
+
+    A loss of 0 has no weight in this formula, and makes all of them NaN; losses of mixed sign give
+    weights of mixed sign. A single task has weight 1.
+
+    Args:
+        num_tasks: K.
+        eta: η, the step of log p, in the inverse units of the losses; >= 0.
+        clusters: in 1 … K; min(2, K) where None.
+
+    Returns:
+        A loss method; its state is log p, `[K]`.
+
+    Raises:
+        ValueError: an option out of its range, `num_tasks` below 1.
+    """
+    k = check_tasks("go4align", num_tasks)
+    check_number("go4align", "eta", eta, least=0)
+    count = min(2, k) if clusters is None else clusters
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= k:
+        raise ValueError(f"go4align: clusters must be a whole number in 1 … {k}, got {clusters!r}")
+
+    def init(shared_params: State) -> Float[Array, " K"]:
+        return jax.nn.log_softmax(jnp.zeros(k, compute_dtype(shared_params)))
+
+    def update(seen: Seen, state: Float[Array, " K"]) -> tuple[Answer, Float[Array, " K"]]:
+        losses = seen.losses.astype(state.dtype)
+        state = jax.nn.log_softmax(state - eta * losses).astype(state.dtype)
+        if k == 1:
+            return Answer(jnp.ones_like(losses)), state
+        return Answer(cluster_centres(jnp.exp(state) * jnp.sum(losses) / losses, count)), state
+
+    return Method("go4align", k, init, update, needs="losses", uses_losses=True)
