@@ -56,6 +56,9 @@ class Encoded(NamedTuple):
         return self.losses(tasks, representation, carried, *args)
 
 
+Losses = Callable[..., Any] | Encoded  # mypy takes no NamedTuple with __call__ for a Callable
+
+
 class Result(NamedTuple):
     """What `value_and_grads` returns.
 
@@ -201,7 +204,7 @@ def _stack(pulled: _Pulled, strategy: Strategy, axis_name: str | None) -> TaskGr
 
 
 def value_and_task_grads(
-    fun: Callable[..., Any],
+    fun: Losses,
     has_aux: bool = False,
     split: bool = False,
     strategy: Strategy = "auto",
@@ -248,7 +251,7 @@ def _contract(pulled: _Pulled, axis_name: str | None) -> Gramian:
 
 
 def value_and_gramian(
-    fun: Callable[..., Any], has_aux: bool = False, axis_name: str | None = None
+    fun: Losses, has_aux: bool = False, axis_name: str | None = None
 ) -> Callable[..., tuple[Any, Gramian]]:
     """The losses and the Gramian of their gradients, without a stack of gradients.
 
@@ -273,7 +276,7 @@ def value_and_gramian(
 
 
 def value_and_grads(
-    fun: Callable[..., Any],
+    fun: Losses,
     method: Method,
     *,
     has_aux: bool = False,

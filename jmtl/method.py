@@ -1,5 +1,6 @@
 """What a method is; `chain`, which composes methods; `aggregator`, their optax face."""
 
+import numbers
 import zlib
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -107,9 +108,16 @@ def named_key(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
 
 def check_tasks(name: str, num_tasks: int) -> int:
     """`num_tasks` itself, refused unless it is a positive whole number."""
-    if isinstance(num_tasks, bool) or not isinstance(num_tasks, int) or num_tasks < 1:
+    whole = isinstance(num_tasks, numbers.Integral) and not isinstance(num_tasks, bool)
+    if not whole or num_tasks < 1:
         raise ValueError(f"{name}: num_tasks must be a whole number >= 1, got {num_tasks!r}")
-    return num_tasks
+    return int(num_tasks)
+
+
+def check_key(name: str, key: Any) -> None:
+    """Refuse what is not a JAX key."""
+    if not isinstance(key, jax.Array):
+        raise ValueError(f"{name}: key must be one of jax.random.key(seed), got {key!r}")
 
 
 def check_choice(name: str, option: str, value: Any, choices: tuple[str, ...]) -> None:

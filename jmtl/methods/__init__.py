@@ -51,11 +51,16 @@ def make(name: str, num_tasks: int, **given: Any) -> Method:
         The method.
 
     Raises:
-        ValueError: an unknown name or option (the nearest is suggested), or an option's value that
-            the constructor refuses.
+        ValueError: an unknown name or option (the nearest is suggested), a missing option, or an
+            option's value that the constructor refuses.
     """
     known = options(name)
     for option in given:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}: {nearest(option, known)}")
+    for option, parameter in inspect.signature(METHODS[name]).parameters.items():
+        if option in known and parameter.default is parameter.empty and option not in given:
+            raise ValueError(
+                f"{name} needs the option {option!r}, as make({name!r}, …, {option}=…)"
+            )
     return METHODS[name](num_tasks, **given)

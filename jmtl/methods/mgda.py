@@ -24,7 +24,8 @@ def mgda(
         num_tasks: K.
         normalize: what each gradient is divided by in the search for w, as in the authors' code:
             "none"; "l2" its norm; "loss" its task's loss; "loss+" the product of both. The update
-            is the combination of the gradients as they are.
+            is the combination of the gradients as they are. A loss of 0 or below, beside a
+            gradient that is not zero, answers NaN.
         scales_heads: whether w multiplies the tasks' own gradients too, as in the authors' code.
 
     Returns:
@@ -40,9 +41,12 @@ def mgda(
     def update(seen: Seen, state: State) -> tuple[Answer, State]:
         cosine, norms = seen.gramian
         if normalize in ("l2", "loss+"):
-            norms = jnp.where(norms == 0, 0, norms / norms)
+            norms = norms / jnp.where(norms == 0, 1, norms)
         if by_loss:
-            norms = norms / seen.losses.astype(norms.dtype)
+            positive = seen.losses > 0
+            scaled = norms / jnp.where(positive, seen.losses, 1).astype(norms.dtype)
+            # A task that no example of the batch has comes with loss zero and gradient zero.
+            norms = jnp.where(positive | (norms == 0), scaled, jnp.nan)
         solution = min_norm(cosine, norms)
         return Answer(solution.weights, residual=solution.residual), state
 

@@ -13,6 +13,7 @@ from jmtl.method import (
     Seen,
     State,
     check_choice,
+    check_key,
     check_tasks,
     named_key,
 )
@@ -78,7 +79,7 @@ def pcgrad(
         A Gramian method.
 
     Raises:
-        ValueError: no key where one is needed, an unknown `reduce` or `order`.
+        ValueError: no key where one is needed, what is not a key, an unknown `reduce` or `order`.
     """
     k = check_tasks("pcgrad", num_tasks)
     check_choice("pcgrad", "reduce", reduce, ("sum", "mean"))
@@ -86,6 +87,8 @@ def pcgrad(
     draws = order == "random" and k > 2
     if draws and key is None:
         raise ValueError("pcgrad: order='random' needs a key, as key=jax.random.key(0)")
+    if key is not None:
+        check_key("pcgrad", key)
 
     def init(shared_params: State) -> State:
         del shared_params
@@ -100,11 +103,11 @@ def pcgrad(
             orders = jax.random.permutation(step_key, orders, axis=1, independent=True)
             state = PCGradState(state.key, state.step + 1)
         norms = seen.gramian.norms
-        coefficients = norms[:, None] * project(seen.gramian, orders)
-        # A task without gradient keeps its own weight and gets none from the others.
-        zero = norms == 0
-        weights = jnp.sum(coefficients / jnp.where(zero, 1, norms)[None, :], axis=0)
-        weights = jnp.where(zero, 1, weights)
+        # Apart from its own unit: without conflict the weights are one, exactly. Nothing is added
+        # along a task without gradient, whose cosines are zero.
+        added = project(seen.gramian, orders) - jnp.eye(k, dtype=norms.dtype)
+        ratios = norms[:, None] / jnp.where(norms == 0, 1, norms)[None, :]
+        weights = 1 + jnp.sum(ratios * added, axis=0)
         return Answer(weights if reduce == "sum" else weights / k), state
 
     return Method("pcgrad", k, init, update, needs="gramian")

@@ -1,15 +1,16 @@
-"""Fixed weights: the scalarisation that every method has to beat. Kurin et al., Xin et al., 2022."""
+"""Fixed weights: the scalarisation that methods have to beat. Kurin et al., Xin et al., 2022."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jmtl.method import Answer, Method, Seen, State, check_tasks, stateless
 
 
-def static(num_tasks: int, weights: Sequence[float] | Float[Array, " K"]) -> Method:
+def static(num_tasks: int, weights: Sequence[float] | np.ndarray | Float[Array, " K"]) -> Method:
     """Fixed weights: Σ w_i L_i.
 
     One backward pass.
@@ -23,16 +24,22 @@ def static(num_tasks: int, weights: Sequence[float] | Float[Array, " K"]) -> Met
         A loss method without state; it does not read the losses' values.
 
     Raises:
-        ValueError: `weights` is not `[K]`, or has a negative or non-finite entry.
+        ValueError: `weights` is not `[K]` numbers, or has a negative or non-finite entry.
     """
     k = check_tasks("static", num_tasks)
-    values = jnp.asarray(weights, float)
+    if isinstance(weights, jax.core.Tracer):
+        values = weights.astype(float)
+    else:
+        try:
+            # NumPy: under a trace, JAX's own arithmetic on known values would be traced too.
+            known = np.asarray(weights, float)
+        except (TypeError, ValueError):
+            raise ValueError(f"static: weights must be {k} numbers, got {weights!r}") from None
+        if not np.all(np.isfinite(known) & (known >= 0)):
+            raise ValueError(f"static: weights must be finite and >= 0, got {known.tolist()}")
+        values = jnp.asarray(known, float)
     if values.shape != (k,):
         raise ValueError(f"static: weights have shape {values.shape}, expected ({k},)")
-    if not isinstance(values, jax.core.Tracer) and not bool(
-        jnp.all(jnp.isfinite(values) & (values >= 0))
-    ):
-        raise ValueError(f"static: weights must be finite and >= 0, got {values.tolist()}")
 
     def update(seen: Seen, state: State) -> tuple[Answer, State]:
         del seen
