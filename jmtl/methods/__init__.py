@@ -7,16 +7,42 @@ from types import MappingProxyType
 from typing import Any
 
 from jmtl.method import Method
+from jmtl.methods.difficulty import difficulty
+from jmtl.methods.dwa import dwa
 from jmtl.methods.equal import equal
+from jmtl.methods.famo import famo
+from jmtl.methods.geometric import geometric
+from jmtl.methods.go4align import go4align
+from jmtl.methods.imtl_l import imtl_l
 from jmtl.methods.mgda import mgda
 from jmtl.methods.pcgrad import pcgrad
+from jmtl.methods.random import random
+from jmtl.methods.round_robin import round_robin
+from jmtl.methods.scale_invariant import scale_invariant
 from jmtl.methods.static import static
+from jmtl.methods.stch import stch
 from jmtl.methods.uncertainty import uncertainty
 
 METHODS: Mapping[str, Callable[..., Method]] = MappingProxyType(
     {
         constructor.__name__: constructor
-        for constructor in (equal, static, uncertainty, pcgrad, mgda)
+        for constructor in (
+            equal,
+            static,
+            uncertainty,
+            round_robin,
+            random,
+            dwa,
+            geometric,
+            scale_invariant,
+            imtl_l,
+            difficulty,
+            stch,
+            famo,
+            go4align,
+            pcgrad,
+            mgda,
+        )
     }
 )
 

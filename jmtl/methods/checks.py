@@ -72,14 +72,16 @@ def per_task(
     """
     limit = "" if least is None else f" >= {least:g}"
     wanted = f"{name}: {option} must be a finite number{limit}, or {num_tasks} of them"
+    traced = isinstance(value, jax.core.Tracer)
     try:
-        values = jnp.asarray(value, float)
+        # NumPy where the values are known: under a trace, JAX's operations on them are traced too.
+        values = value.astype(float) if traced else np.asarray(value, float)
     except (TypeError, ValueError):
         raise ValueError(f"{wanted}, got {value!r}") from None
     if values.shape not in ((), (num_tasks,)):
         raise ValueError(f"{wanted}, got shape {values.shape}")
-    if not isinstance(values, jax.core.Tracer):
-        known = np.asarray(values)
-        if not np.isfinite(known).all() or (least is not None and bool((known < least).any())):
-            raise ValueError(f"{wanted}, got {known.tolist()}")
-    return jnp.broadcast_to(values, (num_tasks,))
+    if not traced and not (
+        np.isfinite(values).all() and (least is None or bool((values >= least).all()))
+    ):
+        raise ValueError(f"{wanted}, got {values.tolist()}")
+    return jnp.broadcast_to(jnp.asarray(values, float), (num_tasks,))

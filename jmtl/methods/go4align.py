@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jmtl.gramian import compute_dtype
@@ -28,20 +29,22 @@ def cluster_centres(values: Float[Array, " K"], clusters: int) -> Float[Array, "
     largest = jnp.max(jnp.abs(values))
     scale = jnp.where(largest == 0, 1, largest)  # squares stay within the range of the dtype
     ordered = values[order] / scale
-    at, start, end = jnp.arange(k), jnp.arange(k + 1), jnp.arange(k + 1)
-    # Of the run [start, end): its members, mean and sum of squared distances to it.
-    inside = (start[:, None, None] <= at) & (at < end[None, :, None])
-    size = jnp.maximum(jnp.sum(inside, axis=-1), 1)
-    mean = jnp.sum(jnp.where(inside, ordered, 0), axis=-1) / size
-    spread = jnp.sum(jnp.where(inside, ordered - mean[..., None], 0) ** 2, axis=-1)
-    spread = jnp.where(start[:, None] <= end[None, :], spread, jnp.inf)
+    starts, ends, at = np.ogrid[: k + 1, : k + 1, :k]
+    inside = (starts <= at) & (at < ends)
+    size = np.maximum(inside.sum(axis=-1), 1)
+    # Of the run of sorted values start … end − 1: its mean, the sum of squared distances to it.
+    members = jnp.broadcast_to(ordered, inside.shape)
+    mean = jnp.sum(jnp.where(inside, members, 0), axis=-1) / size.astype(values.dtype)
+    spread = jnp.sum(jnp.where(inside, members - mean[..., None], 0) ** 2, axis=-1)
+    spread = jnp.where(starts[..., 0] <= ends[..., 0], spread, jnp.inf)
     # cost[j], centres[j]: the best that one run, then one more, makes of the first j values.
     cost, centres = spread[0], jnp.broadcast_to(mean[0][:, None], (k + 1, k))
     for _ in range(clusters - 1):
         total = cost[:, None] + spread
         last = jnp.argmin(total, axis=0)
         cost = jnp.min(total, axis=0)
-        centres = jnp.where(at >= last[:, None], mean[last, end][:, None], centres[last])
+        own = mean[last, np.arange(k + 1)]
+        centres = jnp.where(at[0] >= last[:, None], own[:, None], centres[last])
     return jnp.zeros_like(values).at[order].set(scale * centres[k])
 
 

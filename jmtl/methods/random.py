@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from jmtl.method import Answer, Method, Seen, State, check_choice, check_tasks, named_key
+from jmtl.method import (
+    Answer,
+    Method,
+    Seen,
+    State,
+    check_choice,
+    check_key,
+    check_tasks,
+    named_key,
+)
 
 
 class RandomState(NamedTuple):
@@ -24,7 +33,8 @@ def random(
     """Random loss weighting (RLW): Σ w_i L_i with w drawn anew each step, Σ w_i = 1.
 
     w = softmax(z) with z standard normal, or w uniform on the simplex (Dirichlet of ones). One
-    backward pass. Some public implementations multiply by K; the paper, TorchJD and this one do not.
+    backward pass. Some public implementations multiply by K; the paper, TorchJD and this one do
+    not.
 
     Args:
         num_tasks: K.
@@ -41,6 +51,7 @@ def random(
     check_choice("random", "distribution", distribution, ("normal", "dirichlet"))
     if key is None:
         raise ValueError("random needs a key, as key=jax.random.key(0)")
+    check_key("random", key)
 
     def init(shared_params: State) -> RandomState:
         del shared_params

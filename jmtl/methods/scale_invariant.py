@@ -1,4 +1,4 @@
-"""The sum of the logarithms of the losses: the baseline "SI" of Navon et al., Nash-MTL, ICML 2022."""
+"""The sum of the losses' logarithms: the baseline SI of Navon et al., Nash-MTL, ICML 2022."""
 
 import jax.numpy as jnp
 

@@ -67,8 +67,8 @@ def stch(
         preference: `[K]` λ >= 0, of the paper's form; 1/K where None.
         ideal: z, a number or `[K]`, of the paper's form.
         warmup: steps of Σ log L, >= 1, of the code's form.
-        window: the last steps of the warm-up that n is the mean of, in 1 … warmup; a fifth of it where
-            None.
+        window: the last steps of the warm-up that n is the mean of, in 1 … warmup; a fifth of it
+            where None.
 
     Returns:
         A loss method; without state in the paper's form.
@@ -84,8 +84,9 @@ def stch(
     )
     origin = per_task("stch", "ideal", ideal, k)
     check_number("stch", "warmup", warmup, least=1)
-    span = jnp.maximum(warmup // 5, 1) if window is None else window
     known = not isinstance(warmup, jax.core.Tracer)
+    at_least = max if known else jnp.maximum
+    span = at_least(warmup // 5, 1) if window is None else window
     check_number("stch", "window", span, least=1, most=warmup if known else None)
 
     def init(shared_params: State) -> STCHState:
@@ -103,7 +104,7 @@ def stch(
         reciprocal = jnp.where(losses < 0, jnp.nan, 1 / jnp.abs(losses))
         smooth = relative_weights(losses, state.total / span, mu)
         state = STCHState(
-            jnp.minimum(state.step + 1, warmup),
+            jnp.minimum(state.step + 1, warmup).astype(state.step.dtype),
             jnp.where(counted, state.total + losses, state.total),
         )
         return Answer(jnp.where(warming, reciprocal, smooth)), state
