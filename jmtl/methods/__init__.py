@@ -7,20 +7,28 @@ from types import MappingProxyType
 from typing import Any
 
 from jmtl.method import Method
+from jmtl.methods.db_mtl import db_mtl
 from jmtl.methods.difficulty import difficulty
 from jmtl.methods.dwa import dwa
 from jmtl.methods.equal import equal
+from jmtl.methods.excess import excess
 from jmtl.methods.famo import famo
 from jmtl.methods.geometric import geometric
 from jmtl.methods.go4align import go4align
+from jmtl.methods.graddrop import graddrop
 from jmtl.methods.imtl_l import imtl_l
+from jmtl.methods.krum import krum
 from jmtl.methods.mgda import mgda
+from jmtl.methods.moco import moco
+from jmtl.methods.modo import modo
 from jmtl.methods.pcgrad import pcgrad
 from jmtl.methods.random import random
 from jmtl.methods.round_robin import round_robin
 from jmtl.methods.scale_invariant import scale_invariant
+from jmtl.methods.sdmgrad import sdmgrad
 from jmtl.methods.static import static
 from jmtl.methods.stch import stch
+from jmtl.methods.trimmed_mean import trimmed_mean
 from jmtl.methods.uncertainty import uncertainty
 
 METHODS: Mapping[str, Callable[..., Method]] = MappingProxyType(
@@ -42,6 +50,14 @@ METHODS: Mapping[str, Callable[..., Method]] = MappingProxyType(
             go4align,
             pcgrad,
             mgda,
+            graddrop,
+            moco,
+            db_mtl,
+            excess,
+            sdmgrad,
+            modo,
+            trimmed_mean,
+            krum,
         )
     }
 )

@@ -14,6 +14,8 @@ OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "pcgrad": lambda k: {"key": jax.random.key(7)},
     "random": lambda k: {"key": jax.random.key(7)},
     "dwa": lambda k: {"window": 3},
+    "graddrop": lambda k: {"key": jax.random.key(7)},
+    "trimmed_mean": lambda k: {"trim": 1 if k > 2 else 0},
 }
 
 
