@@ -4,5 +4,15 @@ from jmtl.solvers.cagrad import conflict_averse
 from jmtl.solvers.dual_cone import project
 from jmtl.solvers.min_norm import min_norm
 from jmtl.solvers.nonnegative import Solution, solve_nonnegative
+from jmtl.solvers.power_root import power_root
+from jmtl.solvers.spectral import balance
 
-__all__ = ["Solution", "conflict_averse", "min_norm", "project", "solve_nonnegative"]
+__all__ = [
+    "Solution",
+    "balance",
+    "conflict_averse",
+    "min_norm",
+    "power_root",
+    "project",
+    "solve_nonnegative",
+]

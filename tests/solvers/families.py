@@ -45,7 +45,8 @@ def jacobian(family: str, size: int, rng: np.random.Generator) -> np.ndarray:
         rows = rng.normal(size=(size, rank)) @ rng.normal(size=(rank, width))
     elif family.startswith("conflict"):
         # Rows of a simplex's corners around a common drift: every pair at an obtuse angle.
-        corners = np.eye(size, width) - 1.0 / size
+        corners = np.eye(size, width)
+        corners[:, :size] -= 1.0 / size
         drift = rng.normal(size=width) * 10 ** rng.uniform(-3, -0.5) / np.sqrt(width)
         noise = rng.normal(size=(size, width)) * 10 ** rng.uniform(-3, -0.5) / np.sqrt(width)
         rows = corners + drift + noise
