@@ -57,8 +57,8 @@ def make_step(
     Args:
         model: built with the same `axis_name`.
         tasks: K tasks; the method's `num_tasks` is K.
-        method: any method. One that takes n batches a step gets a batch of n B rows and sees B
-            consecutive rows at a time.
+        method: any method. One that takes n batches a step gets a batch of n B rows: rows
+            i, i + n, i + 2n, … are its batch i, however many devices hold them.
         optimizer: over {"shared", "tasks"}.
         strategy: how task gradients are computed, see `jmtl.gradients`.
         at: where gradients are taken, see `jmtl.value_and_grads`.
@@ -156,7 +156,11 @@ def _arguments(
     key = jax.random.fold_in(state.key, state.step)
     keys = key
     if batches > 1:
-        batch = jax.tree.map(lambda x: x.reshape(batches, -1, *x.shape[1:]), batch)
+        # Every n-th row, not B consecutive ones: a device's rows then lie in the same batches
+        # whether its share is cut out by pmap or not.
+        batch = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(-1, batches, *x.shape[1:]), 1, 0), batch
+        )
         counts: Any = jax.vmap(lambda part: task_counts(tasks, part))(batch)
         keys = jax.random.split(key, batches)
     else:
