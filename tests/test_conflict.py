@@ -49,7 +49,7 @@ def test_nan_shows() -> None:
 def test_magnitude_similarity() -> None:
     found = magnitude_similarity(of([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0], [0.0, 0.0]]))
     ratio = 24 / 25
-    expected = [[1, ratio, 0, 0], [ratio, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    expected = np.asarray([[1, ratio, 0, 0], [ratio, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     # Where the squares of the definition would over- or underflow.
     for scale in (1e-30, 1e30):

@@ -18,7 +18,7 @@ HEADS = {"left": (5, 2), "middle": (5, 6), "right": (5, 7)}
 ENCODER = (4, 5)
 ROWS = 8
 
-Losses = Callable[..., Any]
+Losses = Callable[..., Any] | jmtl.Encoded
 
 
 def make_problem(seed: int = 9, rows: int = ROWS) -> tuple[Any, Any, jax.Array]:
@@ -201,7 +201,9 @@ def test_recompute_takes_less_memory_than_the_stack() -> None:
             deep, jmtl.pcgrad(k, order="fixed"), split=True, strategy=strategy
         )
         program = jax.jit(update).lower((), shared, tasks, jnp.ones((4, width)))
-        return program.compile().memory_analysis().temp_size_in_bytes
+        analysis = program.compile().memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
 
     stack = 4 * k * depth * width**2
     stored = temporary("unroll")

@@ -269,18 +269,6 @@ def test_low_precision_gradients_keep_their_dtype_and_the_state_its_own() -> Non
     assert after.weights.dtype == jnp.float32
 
 
-def test_x64_does_not_change_the_dtypes_of_a_float32_state() -> None:
-    with jax.enable_x64(True):
-        for name in jmtl.METHODS:
-            transform = jmtl.aggregator(build(name, K))
-            state = transform.init(jnp.ones(4, jnp.float32))
-            grads = jnp.asarray(JACOBIAN)
-            updates, after = transform.update(grads, state, losses=LOSSES.astype(jnp.float32))
-            assert updates.dtype == jnp.float32, name
-            before = [x.dtype for x in jax.tree.leaves(state)]
-            assert [x.dtype for x in jax.tree.leaves(after)] == before, name
-
-
 def test_a_donated_state_leaves_the_key_of_the_caller_alone() -> None:
     key = jax.random.key(0)
     tx = chained(key)

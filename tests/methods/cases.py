@@ -18,6 +18,9 @@ OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "trimmed_mean": lambda k: {"trim": 1 if k > 2 else 0},
 }
 
+# The smallest number of tasks of methods that refuse one or two.
+SMALLEST: dict[str, int] = {"krum": 3}
+
 
 def build(name: str, k: int, **options: Any) -> jmtl.Method:
     """The method with what it needs; `options` win."""
