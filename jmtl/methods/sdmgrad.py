@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
@@ -84,12 +83,10 @@ def sdmgrad(
         products = normalized(seen.cross.astype(start.dtype))
 
         def search(_: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
-            weights, before = carry
+            weights, velocity = carry
             pulled = weights + lambda_ / k
             slope = jnp.matmul(products, pulled, precision=lax.Precision.HIGHEST)
-            change, velocity = sgd.update(slope.astype(start.dtype), before)
-            # With x64 enabled optax.trace widens a float32 trace.
-            velocity = jax.tree.map(lambda new, old: new.astype(old.dtype), velocity, before)
+            change, velocity = sgd.update(slope.astype(start.dtype), velocity)
             moved = weights + change.astype(start.dtype)
             return project_on_simplex(moved), velocity
 

@@ -21,4 +21,5 @@ def project_on_simplex(point: Float[Array, " K"]) -> Float[Array, " K"]:
     References:
         Held, Wolfe, Crowder, Validation of subgradient optimization, 1974.
     """
-    return optax.projections.projection_simplex(point - jnp.max(point))
+    # optax answers in float64 where x64 is enabled, whatever the point's dtype.
+    return optax.projections.projection_simplex(point - jnp.max(point)).astype(point.dtype)
