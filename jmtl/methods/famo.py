@@ -38,7 +38,8 @@ def famo(
     which the training step calls; the optax face does not, and there ξ stays where it is unless the
     caller does: `method.observe(losses_before, losses_after, state)`.
 
-    Losses must be > b − ε: one below makes all weights NaN; one at b takes nearly all the weight.
+    Losses must be > b − ε: one below makes all weights NaN; one at b, as of a batch without the
+    task's labels where b is 0, takes nearly all the weight.
     Public implementations differ: where the second losses are taken in training mode with fresh
     statistics, batch norm moves twice.
 

@@ -12,9 +12,9 @@ def geometric(num_tasks: int) -> Method:
     scales the whole gradient and leaves its direction alone. Public implementations multiply the
     losses, and at least one logs other numbers as the weights.
 
-    The losses must be > 0. For K >= 2 the objective has an infinite slope at a loss of 0: that
-    task's weight is NaN, and the others' 0. A negative loss makes all weights NaN. A single task
-    has weight 1 whatever its loss.
+    The losses must be > 0. For K >= 2 the objective has an infinite slope at a loss of 0, as of a
+    batch without the task's labels: that task's weight is NaN, and the others' 0. A negative loss
+    makes all weights NaN. A single task has weight 1 whatever its loss.
 
     Args:
         num_tasks: K.

@@ -1,5 +1,7 @@
 """Group optimisation for task alignment. Shen et al., GO4Align, NeurIPS 2024."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,12 @@ from jaxtyping import Array, Float
 from jmtl.gramian import compute_dtype
 from jmtl.method import Answer, Method, Seen, State, check_tasks
 from jmtl.methods.checks import check_number
+
+
+class GO4AlignState(NamedTuple):
+    """`log_p` `[K]`, normalised: Σ e^{log p} = 1."""
+
+    log_p: Float[Array, " K"]
 
 
 def cluster_centres(values: Float[Array, " K"], clusters: int) -> Float[Array, " K"]:
@@ -55,8 +63,8 @@ def go4align(num_tasks: int, eta: float = 1e-4, clusters: int | None = None) -> 
     share a weight. One backward pass. The authors' code clusters by k-means from a random start;
     here the optimum is found, see `cluster_centres`.
 
-    A loss of 0 has no weight in this formula, and makes all of them NaN; losses of mixed sign give
-    weights of mixed sign. A single task has weight 1.
+    A loss of 0, as of a batch without the task's labels, has no weight in this formula and makes
+    all of them NaN; losses of mixed sign give weights of mixed sign. A single task has weight 1.
 
     Args:
         num_tasks: K.
@@ -64,7 +72,7 @@ def go4align(num_tasks: int, eta: float = 1e-4, clusters: int | None = None) -> 
         clusters: in 1 … K; min(2, K) where None.
 
     Returns:
-        A loss method; its state is log p, `[K]`.
+        A loss method.
 
     Raises:
         ValueError: an option out of its range, `num_tasks` below 1.
@@ -75,14 +83,17 @@ def go4align(num_tasks: int, eta: float = 1e-4, clusters: int | None = None) -> 
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= k:
         raise ValueError(f"go4align: clusters must be a whole number in 1 … {k}, got {clusters!r}")
 
-    def init(shared_params: State) -> Float[Array, " K"]:
-        return jax.nn.log_softmax(jnp.zeros(k, compute_dtype(shared_params)))
+    def init(shared_params: State) -> GO4AlignState:
+        dtype = compute_dtype(shared_params)
+        return GO4AlignState(jax.nn.log_softmax(jnp.zeros(k, dtype)))
 
-    def update(seen: Seen, state: Float[Array, " K"]) -> tuple[Answer, Float[Array, " K"]]:
-        losses = seen.losses.astype(state.dtype)
-        state = jax.nn.log_softmax(state - eta * losses).astype(state.dtype)
+    def update(seen: Seen, state: GO4AlignState) -> tuple[Answer, GO4AlignState]:
+        dtype = state.log_p.dtype
+        losses = seen.losses.astype(dtype)
+        log_p = jax.nn.log_softmax(state.log_p - eta * losses).astype(dtype)
         if k == 1:
-            return Answer(jnp.ones_like(losses)), state
-        return Answer(cluster_centres(jnp.exp(state) * jnp.sum(losses) / losses, count)), state
+            return Answer(jnp.ones_like(losses)), GO4AlignState(log_p)
+        weights = jnp.exp(log_p) * (jnp.sum(losses) / losses)
+        return Answer(cluster_centres(weights, count)), GO4AlignState(log_p)
 
     return Method("go4align", k, init, update, needs="losses", uses_losses=True)

@@ -1,10 +1,18 @@
 """Round robin: one task a step, in turn."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jmtl.method import Answer, Method, Seen, State, check_tasks
+
+
+class RoundRobinState(NamedTuple):
+    """`task` `[]` whose turn it is."""
+
+    task: Int[Array, ""]
 
 
 def round_robin(num_tasks: int) -> Method:
@@ -18,19 +26,19 @@ def round_robin(num_tasks: int) -> Method:
         num_tasks: K.
 
     Returns:
-        A loss method; its state is the task whose turn it is, `[]`. It does not read the losses.
+        A loss method; it does not read the losses.
 
     Raises:
         ValueError: `num_tasks` below 1.
     """
     k = check_tasks("round_robin", num_tasks)
 
-    def init(shared_params: State) -> Int[Array, ""]:
+    def init(shared_params: State) -> RoundRobinState:
         del shared_params
-        return jnp.zeros((), jnp.int32)
+        return RoundRobinState(jnp.zeros((), jnp.int32))
 
-    def update(seen: Seen, state: Int[Array, ""]) -> tuple[Answer, Int[Array, ""]]:
+    def update(seen: Seen, state: RoundRobinState) -> tuple[Answer, RoundRobinState]:
         del seen
-        return Answer(jax.nn.one_hot(state, k)), (state + 1) % k
+        return Answer(jax.nn.one_hot(state.task, k)), RoundRobinState((state.task + 1) % k)
 
     return Method("round_robin", k, init, update, needs="losses")

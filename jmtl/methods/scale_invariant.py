@@ -11,8 +11,8 @@ def scale_invariant(num_tasks: int) -> Method:
     The factor by which any task's loss is multiplied changes nothing. One backward pass. The
     update grows as the losses fall. Equal to `geometric` up to the factor GLS/K.
 
-    The losses must be > 0: the weight of a loss of 0 is infinite, that of a negative loss, which
-    has no logarithm, NaN.
+    The losses must be > 0: the weight of a loss of 0, as of a batch without the task's labels, is
+    infinite; that of a negative loss, which has no logarithm, NaN.
 
     Args:
         num_tasks: K.

@@ -54,8 +54,9 @@ def stch(
       losses of any sign; what counts is their scale.
     - "code": the authors' multi-task code. Σ log L_i, as weights 1/L_i, during the warm-up; then
       K μ log Σ exp(log(L_i/n_i)/μ), n the mean losses over the warm-up's last window. Invariant to
-      the scale of each task. Losses must be > 0: a negative one gives NaN, in the warm-up a loss
-      of 0 an infinite weight; see `relative_weights` for what follows.
+      the scale of each task. Losses must be > 0: a negative one gives NaN; in the warm-up one of 0,
+      as of a batch without the task's labels, an infinite weight; `relative_weights` says what
+      follows.
 
     One backward pass. TorchJD has the paper's form. The authors' code adds 1e-20 inside its
     logarithms, left out here, and warms up for 5 epochs, the last of which gives n.

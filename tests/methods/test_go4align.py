@@ -64,7 +64,7 @@ def test_the_recurrence(dtype: Any, tolerance: float) -> None:
         p = p / p.sum()
         expected, _ = best_centres(p * losses.sum() / losses, 2)
         np.testing.assert_allclose(row, expected, rtol=10 * tolerance)
-    np.testing.assert_allclose(np.exp(state), p, rtol=10 * tolerance)
+    np.testing.assert_allclose(np.exp(state.log_p), p, rtol=10 * tolerance)
 
 
 def test_one_cluster_and_as_many_as_tasks() -> None:

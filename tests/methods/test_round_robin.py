@@ -4,13 +4,14 @@ import numpy as np
 
 import jmtl
 from jmtl.method import Seen
+from jmtl.methods.round_robin import RoundRobinState
 from tests.methods.scalarizers import run
 
 
 def test_each_task_has_its_turn() -> None:
     weights, state = run(jmtl.round_robin(3), [[1.0, 2.0, 3.0]] * 7)
     np.testing.assert_array_equal(weights, np.eye(3)[[0, 1, 2, 0, 1, 2, 0]])
-    assert state == 1
+    assert state.task == 1
     np.testing.assert_array_equal(run(jmtl.round_robin(1), [[5.0]] * 2)[0], 1.0)
 
 
@@ -27,6 +28,8 @@ def test_a_step_is_the_gradient_of_one_task() -> None:
 
 def test_copies_that_start_apart_stay_apart() -> None:
     method = jmtl.round_robin(3)
-    answers, states = jax.vmap(lambda s: method.update(Seen(jnp.ones(3)), s))(jnp.arange(3))
+    answers, states = jax.vmap(lambda t: method.update(Seen(jnp.ones(3)), RoundRobinState(t)))(
+        jnp.arange(3)
+    )
     np.testing.assert_array_equal(answers.weights, np.eye(3))
-    np.testing.assert_array_equal(states, [1, 2, 0])
+    np.testing.assert_array_equal(states.task, [1, 2, 0])
