@@ -1,5 +1,7 @@
 # Every target sets up what it needs: a virtual environment in .venv with the project installed.
-PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3.12),python3)
+# The first Python of 3.11 or later that runs; say PYTHON=... for another.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN = $(VENV)/bin
 WORKERS ?= 2
@@ -22,7 +24,7 @@ lint: $(VENV)/.ready-dev  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 $(VENV)/.ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jmtl needs Python 3.11 or later: make PYTHON=... ")'
+	@test -n "$(PYTHON)" || { echo "jmtl needs Python 3.11 or later: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@

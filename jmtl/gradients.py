@@ -6,7 +6,8 @@ How K gradients are computed is a *strategy*:
 - ``"vmap"``: one backward pass batched over K cotangents, stacked.
 - ``"recompute"`` (Gramian methods in `value_and_grads`): K backward passes, contracted leaf by leaf
   into the Gramian and let go, then one backward pass weighted by the method's answer.
-- ``"auto"``: chosen as `AUTO` says, from a measurement.
+- ``"auto"``: "recompute" for a Gramian method whose stack would pass `STACK_BYTES`, else "unroll".
+
 """
 
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from jmtl.gramian import (
     cross_products,
     from_products,
     leaf_products,
+    row_products,
 )
 from jmtl.gramian import gramian as gramian_of
 from jmtl.method import Answer, Method, Seen, State, check_choice, check_losses, respond
@@ -34,6 +36,12 @@ from jmtl.method import Answer, Method, Seen, State, check_choice, check_losses,
 Strategy = Literal["auto", "vmap", "unroll", "recompute"]
 At = Literal["parameters", "representation"]
 STRATEGIES: tuple[Strategy, ...] = ("auto", "vmap", "unroll", "recompute")
+
+STACK_BYTES = 2**24
+"""The largest stack of task gradients that "auto" stores for a Gramian method."""
+
+PAIRWISE = 8
+"""The largest K whose rows are contracted pair by pair; above it the programs grow too long."""
 
 
 class Encoded(NamedTuple):
@@ -179,20 +187,21 @@ def _mean(tree: Any, axis_name: str | None) -> Any:
     return tree if axis_name is None else lax.pmean(tree, axis_name)
 
 
-def _resolve(strategy: Strategy, needs: str, k: int) -> Strategy:
-    """The strategy that "auto" stands for.
-
-    See `value_and_grads` for the measurement.
-    """
+def _check_strategy(strategy: Strategy, stores: bool) -> None:
     check_choice("value_and_grads", "strategy", strategy, STRATEGIES)
-    if strategy == "recompute" and needs == "gradients":
+    if strategy == "recompute" and stores:
         raise ValueError(
             "strategy='recompute' keeps no task gradients, and these are asked for: "
             "use 'unroll', 'vmap' or 'auto'"
         )
+
+
+def _recomputes(strategy: Strategy, params: Any, k: int) -> bool:
+    """Whether a Gramian method's gradients are computed twice instead of stored."""
     if strategy != "auto":
-        return strategy
-    return "recompute" if needs == "gramian" and k > 2 else "unroll"
+        return strategy == "recompute"
+    stack = k * sum(jnp.size(x) * jnp.result_type(x).itemsize for x in jax.tree.leaves(params))
+    return stack > STACK_BYTES
 
 
 def _stack(pulled: _Pulled, strategy: Strategy, axis_name: str | None) -> TaskGrads:
@@ -218,7 +227,7 @@ def value_and_task_grads(
         has_aux: whether `fun` returns `(losses, aux)`.
         split: whether the first two arguments are shared and task parameters. The gradients are
             then a pair: stacked for the shared parameters, plain (of Σ L_i) for the tasks' own.
-        strategy: "unroll", "vmap", or "auto", which is "unroll": see `value_and_grads`.
+        strategy: "unroll", "vmap", or "auto", which is "unroll" here.
 
     Returns:
         A function of the same arguments that returns `(losses, gradients)`, or
@@ -227,12 +236,12 @@ def value_and_task_grads(
     Raises:
         ValueError: losses that are not K scalars; `strategy="recompute"`, which keeps no stack.
     """
-    resolved = _resolve(strategy, "gradients", 0)
+    _check_strategy(strategy, stores=True)
 
     def run(*args: Any) -> tuple[Any, Any]:
         primals, rest = (args[:2], args[2:]) if split else (args[:1], args[1:])
         pulled = _pull(lambda *p: fun(*p, *rest), primals, has_aux)
-        grads = _stack(pulled, resolved, None)
+        grads = _stack(pulled, strategy, None)
         if split:
             grads = (grads, pulled.weighted(jnp.ones_like(pulled.losses))[1])
         return ((pulled.losses, pulled.aux) if has_aux else pulled.losses), grads
@@ -242,12 +251,13 @@ def value_and_task_grads(
 
 def _contract(pulled: _Pulled, axis_name: str | None) -> Gramian:
     """The Gramian at the first primal, leaf by leaf, with no stack of whole gradients kept."""
-    rows = [jax.tree.leaves(pulled.one(i)[0]) for i in range(len(pulled.losses))]
-    parts = []
-    for leaf in zip(*rows, strict=True):
-        stack = _mean(jnp.stack(leaf), axis_name)
-        parts.append(leaf_products(stack, stack))
-    return from_products(add_products(parts))
+    k = len(pulled.losses)
+    rows = [jax.tree.leaves(_mean(pulled.one(i)[0], axis_name)) for i in range(k)]
+    leaves = zip(*rows, strict=True)
+    if k <= PAIRWISE:
+        return from_products(add_products([row_products(leaf) for leaf in leaves]))
+    stacks = [jnp.stack(leaf) for leaf in leaves]
+    return from_products(add_products([leaf_products(stack, stack) for stack in stacks]))
 
 
 def value_and_gramian(
@@ -297,8 +307,6 @@ def value_and_grads(
 
     The tasks' own parameters take one weighted backward pass of their own, whatever K is.
 
-    "auto" is "unroll" for stacks, and for Gramian methods "unroll" at K ≤ 2 and "recompute" above.
-
     Args:
         fun: as for `value_and_task_grads`; an `Encoded` where `at="representation"`.
         method: any method.
@@ -327,7 +335,7 @@ def value_and_grads(
     check_choice("value_and_grads", "at", at, ("parameters", "representation"))
     k = method.num_tasks
     stores = method.needs == "gradients" or method.batches > 1
-    way = _resolve(strategy, "gradients" if stores else method.needs, k)
+    _check_strategy(strategy, stores)
     if at == "representation" and method.needs != "losses":
         if not (split and isinstance(fun, Encoded)):
             raise ValueError(
@@ -348,7 +356,7 @@ def value_and_grads(
             return pulled
 
         def stack(pulled: _Pulled) -> TaskGrads:
-            return _stack(pulled, way, axis_name)
+            return _stack(pulled, strategy, axis_name)
 
         def share(i: int) -> tuple[Any, ...]:
             return tuple(jax.tree.map(lambda x: x[i], rest))
@@ -365,7 +373,7 @@ def value_and_grads(
             elif at == "representation":
                 assert isinstance(fun, Encoded)
                 gram = _at_representation(fun, primals, rest, has_aux, axis_name)
-            elif method.needs == "gramian" and way == "recompute":
+            elif method.needs == "gramian" and _recomputes(strategy, primals[0], k):
                 gram = _contract(pulled, axis_name)
             else:
                 grads = stack(pulled)

@@ -116,6 +116,29 @@ def leaf_products(
     return Products(inner, a_scale, b_scale)
 
 
+def row_products(rows: Sequence[Float[Array, "..."]]) -> Products:
+    """Inner products between K rows of one leaf, pair by pair: no `[K, ...]` stack is built.
+
+    The program has K(K+1)/2 products a leaf, so this is for few tasks.
+
+    Args:
+        rows: K arrays of one shape.
+    """
+    dtype = compute_dtype(rows)
+    scaled, scales = zip(
+        *(_scale(row.astype(dtype).reshape(1, -1), None) for row in rows), strict=True
+    )
+    pairs = {
+        (i, j): jnp.vdot(a, b, precision=lax.Precision.HIGHEST)
+        for i, a in enumerate(scaled)
+        for j, b in enumerate(scaled[: i + 1])
+    }
+    size = range(len(rows))
+    inner = jnp.stack([jnp.stack([pairs[max(i, j), min(i, j)] for j in size]) for i in size])
+    scale = jnp.concatenate(scales)
+    return Products(inner, scale, scale)
+
+
 def add_products(products: Sequence[Products]) -> Products:
     """The inner products of concatenated rows, from those of their parts: one or more."""
     if not products:
