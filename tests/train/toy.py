@@ -1,5 +1,7 @@
 """A small problem with one task of each kind, and many steps of it on any number of devices."""
 
+import ast
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -48,14 +50,25 @@ def net(encoder: tuple[str, dict[str, Any]], axis_name: str | None = None) -> An
     return model(make_encoder(encoder[0], **encoder[1]), make_heads(TASKS), axis_name)
 
 
+@functools.cache
+def _initial(encoder: str, seed: int) -> TrainState:
+    name, options = ast.literal_eval(encoder)
+    example = to_batch({name: values[:1] for name, values in ARRAYS.items()})
+    parts = net((name, options)), jmtl.equal(len(TASKS)), OPTIMIZER, example.inputs
+    return jax.jit(lambda key: init_state(key, *parts))(jax.random.key(seed))
+
+
 def start(
     encoder: tuple[str, dict[str, Any]],
     method: Method,
     seed: int = 0,
     optimizer: optax.GradientTransformation = OPTIMIZER,
 ) -> TrainState:
-    example = to_batch({name: values[:1] for name, values in ARRAYS.items()})
-    return init_state(jax.random.key(seed), net(encoder), method, optimizer, example.inputs)
+    """The state before the first step; each encoder's parameters are drawn once."""
+    state = _initial(repr(encoder), seed)
+    return state._replace(
+        opt_state=optimizer.init(state.params), method_state=method.init(state.params["shared"])
+    )
 
 
 class Trained(NamedTuple):
