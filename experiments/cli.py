@@ -1,131 +1,21 @@
-"""The command line: `python -m experiments {list,train,evaluate,demo}`."""
+"""The command line: `python -m experiments {list,train,evaluate,demo,speed}`."""
 
-import contextlib
 import dataclasses
-import io
-import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
 
 import jax
-import tyro
 from rich.console import Console
 
 from experiments import run, show
+from experiments.commands import Demo, Evaluate, List, Speed, Train, parse
 from experiments.config import RunConfig, find_problem, method_options
 from experiments.errors import UserError
 from experiments.problems import PROBLEMS
-from jmtl.data import source
-from jmtl.methods import METHODS
+from jmtl.methods import METHODS, nearest
 from jmtl.nn import summary as model_summary
-
-RESIDENT_BYTES = 2**30
-"""The largest training split that is put on the devices by itself."""
-
-
-def _shown(hint: str, metavar: str = "N") -> object:
-    return tyro.conf.arg(help_behavior_hint=f"(default: {hint})", metavar=metavar)
-
-
-_RECIPES = "the problem's"
-
-
-@dataclasses.dataclass(frozen=True)
-class List:
-    """Show the problems and the methods, one line each."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-    """Train one problem with one method and one seed."""
-
-    problem: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PROBLEM")]
-    """A name that `list` shows."""
-    method: Annotated[str | None, _shown("pcgrad", "NAME")] = None
-    """A method, or loss methods before one of any kind, joined by +: uncertainty+pcgrad."""
-    weights: Annotated[str | None, _shown("none", "TASK=W,...")] = None
-    """The weights of the method static, as left=2,right=1."""
-    options: Annotated[tuple[str, ...], _shown("none", "OPTION=VALUE")] = ()
-    """Options of the methods, as order=fixed or pcgrad.order=fixed."""
-    seed: Annotated[int | None, _shown("0")] = None
-    """Of parameters, order of examples, dropout and the method."""
-    steps: Annotated[int | None, _shown(_RECIPES)] = None
-    """Updates to be done in all; with --resume, more than before continue the run."""
-    batch_size: Annotated[int | None, _shown(_RECIPES)] = None
-    """Examples a step, over all devices."""
-    learning_rate: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
-    """Of the optimiser."""
-    weight_decay: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
-    """Decoupled, of the optimiser."""
-    optimizer: Annotated[Literal["adam", "sgd"] | None, _shown(_RECIPES, "{adam,sgd}")] = None
-    """What turns gradients into updates."""
-    encoder: Annotated[str | None, _shown(_RECIPES, "NAME")] = None
-    """mlp, lenet or resnet."""
-    dropout: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
-    """Of the encoder, in [0, 1)."""
-    strategy: Annotated[
-        Literal["auto", "vmap", "unroll", "recompute"] | None,
-        _shown("auto", "{auto,vmap,unroll,recompute}"),
-    ] = None
-    """How task gradients are computed."""
-    at: Annotated[
-        Literal["parameters", "representation"] | None,
-        _shown("parameters", "{parameters,representation}"),
-    ] = None
-    """Where Gramian methods take gradients."""
-    input: Annotated[
-        Literal["resident", "stream"] | None, _shown("by size", "{resident,stream}")
-    ] = None
-    """The training split on the devices, or streamed from disk: the same batches."""
-    checkpoint_every: Annotated[int | None, _shown(_RECIPES)] = None
-    """Steps between checkpoints."""
-    devices: Annotated[int | None, _shown("all")] = None
-    """Devices that share a batch."""
-    parallel: Annotated[Literal["jit", "pmap"] | None, _shown("jit", "{jit,pmap}")] = None
-    """How they do: a mesh under jit, or pmap with a named axis."""
-    out: Annotated[Path | None, _shown("runs/PROBLEM-METHOD-SEED", "DIR")] = None
-    """The folder of the run."""
-    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
-    """The folder of all data sets."""
-    resume: bool = False
-    """Continue the run in --out from its newest whole checkpoint."""
-    summary: bool = False
-    """Print the model: parameters by encoder and head, and shapes."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
-    """Evaluate the newest checkpoint of a run."""
-
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """The folder of the run."""
-    split: Annotated[str, tyro.conf.arg(metavar="NAME")] = "test"
-    """train, validation or test."""
-    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
-    """The folder of all data sets."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Demo:
-    """Train MultiDigits with PCGrad and with equal weights, and compare them on the test split."""
-
-    out: Annotated[Path | None, _shown("runs/demo-TIME", "DIR")] = None
-    """The folder of both runs."""
-    steps: Annotated[int | None, _shown(_RECIPES)] = None
-    """Updates of each run."""
-    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
-    """The folder of all data sets."""
-
-
-Command = (
-    Annotated[List, tyro.conf.subcommand("list")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,8 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             train(command, console)
         elif isinstance(command, Evaluate):
             evaluate(command, console)
-        else:
+        elif isinstance(command, Demo):
             demo(command, console)
+        else:
+            speed(command, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -150,36 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(arguments: Sequence[str]) -> List | Train | Evaluate | Demo:
-    """Parse a command; tyro's box of an error becomes a `UserError` of one line."""
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(
-                tyro.conf.OmitSubcommandPrefixes[Command],  # type: ignore[misc]
-                prog="python -m experiments",
-                description="Experiments in multi-task learning with jmtl.",
-                args=list(arguments),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UserError(_one_line(box.getvalue())) from None
-
-
-def _one_line(box: str) -> str:
-    """The sense of a boxed message: all but its title, rules and pointers to the help."""
-    parts = re.split(r"─{8,}", re.sub(r"[╭╮╰╯│]", " ", box))
-    said = [" ".join(part.split()) for part in parts[1:] if part.strip()]
-    kept = [
-        part for part in said if not part.startswith(("For full helptext", "Argument helptext"))
-    ]
-    return "; ".join(kept) or "the command line could not be read: see --help"
-
-
 def list_(console: Console) -> None:
-    """Print problems and methods."""
-    rows = [
+    """Print problems and methods, one line each."""
+    problems = [
         (
             problem.name,
             f"{problem.summary}; tasks {', '.join(task.name for task in problem.tasks)}; "
@@ -187,17 +52,16 @@ def list_(console: Console) -> None:
         )
         for problem in PROBLEMS.values()
     ]
-    console.print("problems", style="bold")
-    console.print(show.problems_table(rows))
-    console.print("methods", style="bold")
-    console.print(
-        show.problems_table(
-            [
-                (name, (constructor.__doc__ or "").strip().splitlines()[0])
-                for name, constructor in METHODS.items()
-            ]
-        )
-    )
+    methods = [
+        (name, (constructor.__doc__ or "").strip().splitlines()[0])
+        for name, constructor in METHODS.items()
+    ]
+    for title, rows in (("problems", problems), ("methods", methods)):
+        console.print(title, style="bold")
+        wide = max(len(name) for name, _ in rows)
+        for name, text in rows:
+            line = f"  {name:<{wide}}  {text}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
@@ -223,7 +87,7 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
             head_options=dict(recipe.head_options),
             strategy="auto",
             at="parameters",
-            input="",
+            input="auto",
             steps_per_dispatch=recipe.steps_per_dispatch,
             checkpoint_every=recipe.checkpoint_every,
             measure_every=recipe.measure_every,
@@ -242,18 +106,16 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
     if command.dropout is not None:
         options = {**config.encoder_options, "dropout": command.dropout}
         config = dataclasses.replace(config, encoder_options=options)
-    unsaid = command.weights is None and not command.options and command.method is None
-    if saved is None or not (
-        unsaid
-        or (command.method == saved.method and not command.options and command.weights is None)
-    ):
+    if saved is None or _names_method(command, saved):
         chosen = method_options(config.method, command.options, command.weights, problem)
         config = dataclasses.replace(config, method_options=chosen)
-    if not config.input:
-        splits = run.open_splits(problem, command.data_dir)
-        small = source.nbytes(splits("train")) <= RESIDENT_BYTES
-        config = dataclasses.replace(config, input="resident" if small else "stream")
     return config
+
+
+def _names_method(command: Train, saved: RunConfig) -> bool:
+    """Whether the command says anything of the method that the saved run does not."""
+    said = command.options or command.weights is not None
+    return bool(said) or command.method not in (None, saved.method)
 
 
 def train(command: Train, console: Console) -> None:
@@ -276,6 +138,7 @@ def train(command: Train, console: Console) -> None:
             data_dir=command.data_dir,
             resume=command.resume,
             watcher=bar(config.method),
+            log=command.log,
         )
     title = f"{problem.name}, test split, after {summary['steps']:,} steps, seed {config.seed}"
     console.print(show.scores_table(title, {config.method: summary["test"]}))
@@ -331,6 +194,19 @@ def demo(command: Demo, console: Console) -> None:
     steps = configs["pcgrad"].steps
     console.print(show.scores_table(f"multi_digits, test split, after {steps:,} steps", scores))
     _where(out / "pcgrad", configs["pcgrad"], command.data_dir, console)
+
+
+def speed(command: Speed, console: Console) -> None:
+    """Print the step times of the strategies."""
+    from experiments import speed as bench
+
+    if unknown := sorted(set(command.models) - set(bench.MODELS)):
+        raise UserError(f"unknown model {unknown[0]!r}: {nearest(unknown[0], bench.MODELS)}")
+    if min((*command.tasks, command.repeats)) < 1:
+        raise UserError("--tasks and --repeats must be at least 1")
+    rows = bench.measure(command.models, command.tasks, command.repeats)
+    console.print(show.speed_table(rows))
+    console.print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}", highlight=False)
 
 
 def _default_folder(command: Train) -> Path:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,9 @@ from jmtl.train.state import TrainState, init_state
 from jmtl.train.step import make_step
 
 EVALUATION_ROWS = 1_000
+
+RESIDENT_BYTES = 2**30
+"""The largest training split that `input="auto"` puts on the devices."""
 
 
 class Watcher(NamedTuple):
@@ -157,7 +160,13 @@ def restored(
 
 
 def train(
-    config: RunConfig, folder: Path, *, data_dir: Path, resume: bool, watcher: Watcher
+    config: RunConfig,
+    folder: Path,
+    *,
+    data_dir: Path,
+    resume: bool,
+    watcher: Watcher,
+    log: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a run to its last step and write its records.
 
@@ -167,6 +176,7 @@ def train(
         data_dir: of all data sets.
         resume: continue from the newest usable checkpoint.
         watcher: who is told.
+        log: "tensorboard", "wandb": where metrics go beside metrics.jsonl.
 
     Returns:
         What `summary.json` holds.
@@ -191,8 +201,8 @@ def train(
             f"{folder} already holds a run: pass --resume to continue it, or another --out"
         )
     try:
-        records.check_writable(folder)
-        return _train(config, problem, method, on_devices, folder, data_dir, resume, watcher)
+        records.check_writable(folder, jax.process_index() == 0)
+        return _train(config, problem, method, on_devices, folder, data_dir, resume, watcher, log)
     except (records.OutputError, checkpoint.CheckpointError) as error:
         raise UserError(str(error)) from error
     except OSError as error:
@@ -208,9 +218,14 @@ def _train(
     data_dir: Path,
     resume: bool,
     watcher: Watcher,
+    log: Sequence[str],
 ) -> dict[str, Any]:
+    primary = jax.process_index() == 0
     splits = open_splits(problem, data_dir)
     training = splits("train")
+    if config.input == "auto":
+        small = source.nbytes(training) <= RESIDENT_BYTES
+        config = dataclasses.replace(config, input="resident" if small else "stream")
     state = state_of(config, problem, method, example_of(training))
     handle = checkpoint.open_checkpoints(folder / "checkpoints")
     try:
@@ -221,12 +236,12 @@ def _train(
                 watcher.note(line)
             state, start = found.state, found.step
         else:
-            records.write_json(folder / "config.json", dataclasses.asdict(config))
+            records.write_json(folder / "config.json", dataclasses.asdict(config), primary)
         if start > config.steps:
             raise UserError(
                 f"the run in {folder} is at step {start} already; --steps {config.steps} is behind"
             )
-        writer = records.jsonl(folder / "metrics.jsonl", resume_step=start if resume else None)
+        writer = _writer(config, folder, start if resume else None, log, primary)
         watcher.began(config, start)
         began = time.perf_counter()
 
@@ -257,7 +272,7 @@ def _train(
     finally:
         checkpoint.close(handle)
     if start == 0 or config.steps > start:
-        records.write_json(folder / "config.json", dataclasses.asdict(config))
+        records.write_json(folder / "config.json", dataclasses.asdict(config), primary)
     summary = {
         "problem": config.problem,
         "method": config.method,
@@ -271,8 +286,20 @@ def _train(
         "devices": f"{config.devices} × {jax.devices()[0].device_kind}",
         "seconds": round(time.perf_counter() - began, 3),
     }
-    records.write_json(folder / "summary.json", summary)
+    records.write_json(folder / "summary.json", summary, primary)
     return summary
+
+
+def _writer(
+    config: RunConfig, folder: Path, resume_step: int | None, log: Sequence[str], primary: bool
+) -> records.Writer:
+    writers = [records.jsonl(folder / "metrics.jsonl", resume_step, primary)]
+    if "tensorboard" in log:
+        writers.append(records.tensorboard(folder / "tensorboard", primary))
+    if "wandb" in log:
+        about = dataclasses.asdict(config)
+        writers.append(records.wandb("jmtl", folder.name, about, folder, primary))
+    return records.combine(*writers)
 
 
 def _restore(

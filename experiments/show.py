@@ -10,6 +10,7 @@ from rich.table import Table
 
 from experiments.config import RunConfig
 from experiments.run import Watcher
+from experiments.speed import Timing
 
 
 @contextlib.contextmanager
@@ -99,9 +100,19 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def problems_table(rows: Sequence[Sequence[str]]) -> Table:
-    """Name and description, one line each."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+def speed_table(rows: Sequence[Timing]) -> Table:
+    """Step times by model, K and strategy."""
+    table = Table()
+    for name in ("model", "K", "method", "strategy", "ms a step", "÷ equal", "temporary MB"):
+        table.add_column(name, justify="left" if name in ("model", "method") else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(
+            row.model,
+            str(row.tasks),
+            row.method,
+            row.strategy,
+            f"{row.milliseconds:.2f}",
+            f"{row.ratio:.2f}",
+            f"{row.megabytes:.1f}",
+        )
     return table

@@ -1,0 +1,161 @@
+"""The commands of `python -m experiments`, their options, and how they are read."""
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from experiments.errors import UserError
+
+
+def _shown(hint: str, metavar: str = "N") -> object:
+    return tyro.conf.arg(help_behavior_hint=f"(default: {hint})", metavar=metavar)
+
+
+_RECIPES = "the problem's"
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """Show the problems and the methods, one line each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train one problem with one method and one seed."""
+
+    problem: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PROBLEM")]
+    """A name that `list` shows."""
+    method: Annotated[str | None, _shown("pcgrad", "NAME")] = None
+    """A method, or loss methods before one of any kind, joined by +: uncertainty+pcgrad."""
+    weights: Annotated[str | None, _shown("none", "TASK=W,...")] = None
+    """The weights of the method static, as left=2,right=1."""
+    options: Annotated[tuple[str, ...], _shown("none", "OPTION=VALUE")] = ()
+    """Options of the methods, as order=fixed or pcgrad.order=fixed."""
+    seed: Annotated[int | None, _shown("0")] = None
+    """Of parameters, order of examples, dropout and the method."""
+    steps: Annotated[int | None, _shown(_RECIPES)] = None
+    """Updates to be done in all; with --resume, more than before continue the run."""
+    batch_size: Annotated[int | None, _shown(_RECIPES)] = None
+    """Examples a step, over all devices."""
+    learning_rate: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
+    """Of the optimiser."""
+    weight_decay: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
+    """Decoupled, of the optimiser."""
+    optimizer: Annotated[Literal["adam", "sgd"] | None, _shown(_RECIPES, "{adam,sgd}")] = None
+    """What turns gradients into updates."""
+    encoder: Annotated[str | None, _shown(_RECIPES, "NAME")] = None
+    """mlp, lenet or resnet."""
+    dropout: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
+    """Of the encoder, in [0, 1)."""
+    strategy: Annotated[
+        Literal["auto", "vmap", "unroll", "recompute"] | None,
+        _shown("auto", "{auto,vmap,unroll,recompute}"),
+    ] = None
+    """How task gradients are computed."""
+    at: Annotated[
+        Literal["parameters", "representation"] | None,
+        _shown("parameters", "{parameters,representation}"),
+    ] = None
+    """Where Gramian methods take gradients."""
+    input: Annotated[
+        Literal["resident", "stream"] | None, _shown("by size", "{resident,stream}")
+    ] = None
+    """The training split on the devices, or streamed from disk: the same batches."""
+    checkpoint_every: Annotated[int | None, _shown(_RECIPES)] = None
+    """Steps between checkpoints."""
+    devices: Annotated[int | None, _shown("all")] = None
+    """Devices that share a batch."""
+    parallel: Annotated[Literal["jit", "pmap"] | None, _shown("jit", "{jit,pmap}")] = None
+    """How they do: a mesh under jit, or pmap with a named axis."""
+    out: Annotated[Path | None, _shown("runs/PROBLEM-METHOD-SEED", "DIR")] = None
+    """The folder of the run."""
+    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
+    """The folder of all data sets."""
+    log: Annotated[
+        tuple[Literal["tensorboard", "wandb"], ...], _shown("none", "{tensorboard,wandb}")
+    ] = ()
+    """Where metrics go beside metrics.jsonl; each needs the extra of its name."""
+    resume: bool = False
+    """Continue the run in --out from its newest whole checkpoint."""
+    summary: bool = False
+    """Print the model: parameters by encoder and head, and shapes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Evaluate the newest checkpoint of a run."""
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """The folder of the run."""
+    split: Annotated[str, tyro.conf.arg(metavar="NAME")] = "test"
+    """train, validation or test."""
+    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
+    """The folder of all data sets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """Train MultiDigits with PCGrad and with equal weights, and compare them on the test split."""
+
+    out: Annotated[Path | None, _shown("runs/demo-TIME", "DIR")] = None
+    """The folder of both runs."""
+    steps: Annotated[int | None, _shown(_RECIPES)] = None
+    """Updates of each run."""
+    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
+    """The folder of all data sets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """Time PCGrad's step by each strategy beside the equal-weights step, interleaved."""
+
+    models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ("mlp", "lenet", "deep")
+    """mlp, lenet, deep (12 layers of 512) or resnet18."""
+    tasks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K")] = (2, 3, 8)
+    """Numbers of tasks."""
+    repeats: Annotated[int, tyro.conf.arg(metavar="N")] = 9
+    """Interleaved repeats; medians are shown."""
+
+
+Command = (
+    Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Speed, tyro.conf.subcommand("speed")]
+)
+
+
+def parse(arguments: Sequence[str]) -> List | Train | Evaluate | Demo | Speed:
+    """Parse a command; tyro's box of an error becomes a `UserError` of one line."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(
+                tyro.conf.OmitSubcommandPrefixes[Command],  # type: ignore[misc]
+                prog="python -m experiments",
+                description="Experiments in multi-task learning with jmtl.",
+                args=list(arguments),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_one_line(box.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The sense of a boxed message: all but its title, rules and pointers to the help."""
+    parts = re.split(r"─{8,}", re.sub(r"[╭╮╰╯│]", " ", box))
+    said = []
+    for part in (" ".join(part.split()) for part in parts[1:]):
+        if part.startswith("Perhaps you meant"):
+            said.append("did you mean " + re.findall("--[a-z][a-z-]*", part)[0] + "?")
+        elif part and not part.startswith(("For full helptext", "Argument helptext")):
+            said.append(part)
+    return "; ".join(said) or "the command line could not be read: see --help"
