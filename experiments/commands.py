@@ -156,6 +156,8 @@ def _one_line(box: str) -> str:
     for part in (" ".join(part.split()) for part in parts[1:]):
         if part.startswith("Perhaps you meant"):
             said.append("did you mean " + re.findall("--[a-z][a-z-]*", part)[0] + "?")
+        elif unread := re.match(r"Error parsing (--\S+):.*from \['(.*?)'\]", part):
+            said.append(f"{unread[1]} cannot be read from {unread[2]!r}: see --help")
         elif part and not part.startswith(("For full helptext", "Argument helptext")):
             said.append(part)
     return "; ".join(said) or "the command line could not be read: see --help"
