@@ -43,7 +43,8 @@ def moco(
     The update combines *tracked* gradients, which no weights on this step's gradients give: it is
     answered as a gradient, the weights are NaN, and λ is in the state. The paper projects λ on the
     simplex and tracks plain gradients; the softmax and the gradients of the losses' length are
-    those of the authors' code, which LibMTL has too.
+    those of the authors' code, which LibMTL has too. A softmax of λ itself, not of its logarithm,
+    draws λ to 1/K at every step.
 
     Args:
         num_tasks: K.

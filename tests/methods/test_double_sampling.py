@@ -11,7 +11,8 @@ import jmtl
 from jmtl.gramian import Gramian
 from jmtl.method import Seen, respond
 from tests.methods import recurrences
-from tests.methods.recurrences import K, on_simplex
+from tests.methods.recurrences import K
+from tests.solvers.references import shortest
 
 MODO = {"gamma": 0.05, "rho": 0.1}
 BATCHED = ["modo", "sdmgrad"]
@@ -67,9 +68,7 @@ def test_sdmgrad_finds_the_minimum_of_its_problem() -> None:
     found = weights_of(jmtl.sdmgrad(K, lambda_=0.0, steps=500, learning_rate=0.3), [rows @ rows.T])[
         0
     ]
-    seen = Seen(jnp.ones(K), jmtl.gramian(jnp.asarray(rows, jnp.float32)))
-    exact = jmtl.mgda(K).update(seen, ())[0].weights
-    np.testing.assert_allclose(found, exact, atol=1e-5)
+    np.testing.assert_allclose(found @ rows, shortest(rows), atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
@@ -160,4 +159,3 @@ def test_options_may_be_traced() -> None:
     np.testing.assert_allclose(modo(values)[1], alone, atol=1e-6)
     alone = weights_of(jmtl.sdmgrad(K, lambda_=0.1, learning_rate=0.1, momentum=0.1), products)
     np.testing.assert_allclose(sdmgrad(values)[1], alone, atol=1e-5)
-    assert on_simplex(np.asarray([2.0, 0.0])).tolist() == pytest.approx([1.0, 0.0])
