@@ -64,7 +64,7 @@ def conflict_averse(
     mass = jnp.sum(hull)
     hull = hull / jnp.where(mass > 0, mass, 1.0)
     square = jnp.sum(hull * dot(cosine, hull))
-    stationary = (mass <= 0) | (square <= 4 * size * eps)
+    stationary = (mass <= 0) | (square <= 4 * eps)
     reach = jnp.sum(beta * hull)
     gain = jnp.sum(slope * hull) + radius * jnp.sqrt(jnp.maximum(square, 0.0))
     start = jnp.where(stationary, 0.0, gain / jnp.where(reach > 0, reach, 1.0))

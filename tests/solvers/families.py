@@ -87,3 +87,8 @@ def conflict_of(rows: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     scale = max(float(np.linalg.norm(update)), 0.05 * float(norms.max()))
     conflict = float(np.max(-(rows @ update)[kept] / norms[kept]) / scale)
     return conflict, float(np.abs(weights) @ norms / norms.max())
+
+
+def bar(mass: float) -> float:
+    """The bar of 1e-5 for a float32 answer, let out where its weights cancel (`conflict_of`)."""
+    return 1e-5 * (1.0 if mass <= 2 else 2 * mass)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jmtl.solvers.dual_cone import project
-from tests.solvers.families import conflict_of, draw, fresh_seed, gramian
+from tests.solvers.families import bar, conflict_of, draw, fresh_seed, gramian
 from tests.solvers.references import cases_with, exact, onto_dual_cone, rows_of
 
 
@@ -58,8 +58,7 @@ def check_random(size, count):
             problems.jacobians, np.asarray(weights, np.float64), problems.family, strict=True
         ):
             conflict, mass = conflict_of(rows, row_weights)
-            # The bar is 1e-5; float32 weights that cancel cannot say more than their digits.
-            assert conflict <= 1e-5 * max(1.0, mass), (name, family)
+            assert conflict <= bar(mass), (name, family)
             within.append(conflict <= 1e-5)
             error = np.linalg.norm(row_weights @ rows - truth(rows, name))
             largest = np.linalg.norm(rows, axis=1).max()
