@@ -213,10 +213,16 @@ def _default_folder(command: Train) -> Path:
     return Path("runs") / f"{command.problem}-{command.method or 'pcgrad'}-{command.seed or 0}"
 
 
+def _python() -> str:
+    """How a person in this folder calls the Python that runs this."""
+    here, python = Path.cwd(), Path(sys.executable)
+    return str(python.relative_to(here)) if python.is_relative_to(here) else "python"
+
+
 def _where(folder: Path, config: RunConfig, data_dir: Path, console: Console) -> None:
     """Say where the run lies and how to go on."""
     more = (
-        f"python -m experiments train {config.problem} --out {folder} --resume "
+        f"{_python()} -m experiments train {config.problem} --out {folder} --resume "
         f"--steps {2 * config.steps}"
     )
     if data_dir != Path("data"):
