@@ -383,7 +383,7 @@ def value_and_grads(
             gram, cross = gramian_of(first), cross_products(first, second)
             pulled = pull(share(method.batches - 1))
 
-        losses = _mean(pulled.losses, axis_name).astype(compute_dtype(pulled.losses))
+        losses = _mean(pulled.losses.astype(compute_dtype(pulled.losses)), axis_name)
         answer, state = respond(method, Seen(losses, gram, cross, grads), state)
         gradient = _gradient(pulled, answer, grads, split, axis_name)
         return Result(losses, gradient, answer.weights, answer.residual, gram, state, pulled.aux)
