@@ -31,12 +31,15 @@ def pick_signs(
             the purity P, else its negative ones.
         leak: `[K]` in [0, 1]: the share of each task's gradient that is not dropped.
     """
-    total, magnitude = jnp.sum(grads, axis=0), jnp.sum(jnp.abs(grads), axis=0)
-    purity = 0.5 * (1 + total / jnp.where(magnitude == 0, 1, magnitude))
-    # P > U or P <= U: where all signs agree, P is 0 or 1 and nothing is dropped at U = 0 either.
+    # P = Σg₊ / Σ|g|, the same: exactly 0 or 1 where all signs agree.
+    positive, negative = (jnp.sum(jnp.maximum(g, 0), axis=0) for g in (grads, -grads))
+    magnitude = positive + negative
+    purity = positive / jnp.where(magnitude == 0, 1, magnitude)
+    # P > U or P <= U, so that at P = 0 nothing is dropped at U = 0 either.
     keep = jnp.where((purity > uniform)[None], grads > 0, grads < 0)
+    # What is not finite has no sign to pick and stays visible: XLA turns mask · NaN into 0.
+    keep |= ~jnp.isfinite(grads)
     leak = leak.astype(grads.dtype).reshape((-1,) + (1,) * (grads.ndim - 1))
-    # A product, unlike a choice, keeps a NaN visible.
     return jnp.sum((leak + (1 - leak) * keep) * grads, axis=0)
 
 

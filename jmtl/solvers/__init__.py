@@ -5,6 +5,7 @@ from jmtl.solvers.dual_cone import project
 from jmtl.solvers.min_norm import min_norm
 from jmtl.solvers.nonnegative import Solution, solve_nonnegative
 from jmtl.solvers.power_root import power_root
+from jmtl.solvers.simplex import project_on_simplex
 from jmtl.solvers.spectral import balance
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "min_norm",
     "power_root",
     "project",
+    "project_on_simplex",
     "solve_nonnegative",
 ]

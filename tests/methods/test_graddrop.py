@@ -63,13 +63,13 @@ def test_the_share_of_each_sign_is_the_purity() -> None:
 
 
 def test_no_conflict_is_the_sum() -> None:
-    rows = np.abs(np.random.default_rng(1).normal(size=(4, 200))).astype(np.float32)
+    rows = np.abs(np.random.default_rng(1).normal(size=(40, 200))).astype(np.float32)
     rows[:, ::2] *= -1
-    found = update_of(jmtl.graddrop(4, KEY), jnp.asarray(rows))[0]
+    found = update_of(jmtl.graddrop(40, KEY), jnp.asarray(rows))[0]
     np.testing.assert_allclose(found, rows.sum(axis=0), rtol=1e-5)
     # At the ends of the draws' range too.
     for uniform in (0.0, np.nextafter(np.float32(1), np.float32(0))):
-        picked = pick_signs(jnp.asarray(rows), jnp.full(200, uniform), jnp.zeros(4))
+        picked = pick_signs(jnp.asarray(rows), jnp.full(200, uniform), jnp.zeros(40))
         np.testing.assert_allclose(picked, rows.sum(axis=0), rtol=1e-5)
 
 
@@ -90,11 +90,11 @@ def test_leak_one_is_the_sum_and_scale_changes_nothing() -> None:
 
 
 def test_dtypes_and_nan() -> None:
-    half = jnp.asarray([[1.0, 1.0, 0.0], [2.0, np.nan, 0.0]], jnp.bfloat16)
+    half = jnp.asarray([[1.0, 1.0, 0.0, 1.0], [2.0, np.nan, 0.0, np.inf]], jnp.bfloat16)
     found = update_of(jmtl.graddrop(2, KEY), {"half": half, "single": half.astype(jnp.float32)})
     assert (found["half"].dtype, found["single"].dtype) == (jnp.bfloat16, jnp.float32)
     for leaf in found.values():
-        np.testing.assert_array_equal(leaf[0].astype(jnp.float32), [3.0, np.nan, 0.0])
+        np.testing.assert_array_equal(leaf[0].astype(jnp.float32), [3.0, np.nan, 0.0, np.inf])
 
 
 def test_refusals() -> None:
