@@ -186,6 +186,16 @@ def train(
     """
     check(config)
     problem = find_problem(config.problem)
+    if resume:
+        refuse_differences(saved_config(folder), config, folder)
+    elif (folder / "config.json").exists():
+        raise UserError(
+            f"{folder} already holds a run: pass --resume to continue it, or another --out"
+        )
+    elif (folder / "checkpoints").exists():
+        raise UserError(
+            f"{folder} holds checkpoints of a run without its config.json: name another --out"
+        )
     method = make_method(config, problem)
     try:
         on_devices = shell(config.parallel, config.devices)  # type: ignore[arg-type]
@@ -193,13 +203,6 @@ def train(
     except ValueError as error:
         raise UserError(str(error)) from error
     model_of(config, problem)
-    if resume:
-        saved = saved_config(folder)
-        refuse_differences(saved, config, folder)
-    elif (folder / "config.json").exists():
-        raise UserError(
-            f"{folder} already holds a run: pass --resume to continue it, or another --out"
-        )
     try:
         records.check_writable(folder, jax.process_index() == 0)
         return _train(config, problem, method, on_devices, folder, data_dir, resume, watcher, log)
@@ -231,16 +234,13 @@ def _train(
     try:
         start = 0
         if resume:
-            found = _restore(handle, state, config)
-            for line in found.skipped:
-                watcher.note(line)
-            state, start = found.state, found.step
-        else:
-            records.write_json(folder / "config.json", dataclasses.asdict(config), primary)
+            state, start = _continued(handle, state, config, watcher.note)
         if start > config.steps:
             raise UserError(
                 f"the run in {folder} is at step {start} already; --steps {config.steps} is behind"
             )
+        # Before the first step: a longer run that is interrupted goes on as the longer run.
+        records.write_json(folder / "config.json", dataclasses.asdict(config), primary)
         writer = _writer(config, folder, start if resume else None, log, primary)
         watcher.began(config, start)
         began = time.perf_counter()
@@ -271,8 +271,6 @@ def _train(
         checkpoint.wait(handle)
     finally:
         checkpoint.close(handle)
-    if start == 0 or config.steps > start:
-        records.write_json(folder / "config.json", dataclasses.asdict(config), primary)
     summary = {
         "problem": config.problem,
         "method": config.method,
@@ -302,14 +300,26 @@ def _writer(
     return records.combine(*writers)
 
 
-def _restore(
-    handle: checkpoint.Checkpoints, template: TrainState, config: RunConfig
-) -> checkpoint.Restored:
-    # A last step that no dispatch of a longer run ends on would change where the dispatches lie.
+def _continued(
+    handle: checkpoint.Checkpoints,
+    initial: TrainState,
+    config: RunConfig,
+    note: Callable[[str], None],
+) -> tuple[TrainState, int]:
+    """The state to go on from and its step: `initial` where no checkpoint was due before."""
     every = config.steps_per_dispatch
-    return checkpoint.restore(
-        handle, template, accept=lambda step: step % every == 0 or step == config.steps
-    )
+
+    def fits(step: int) -> bool:
+        # A last step that no dispatch of a longer run ends on would change where dispatches lie.
+        return step % every == 0 or step == config.steps
+
+    if not any(map(fits, checkpoint.steps(handle))):
+        note(f"no checkpoint on a multiple of {every} steps yet: starting from step 0")
+        return initial, 0
+    found = checkpoint.restore(handle, initial, accept=fits)
+    for line in found.skipped:
+        note(line)
+    return found.state, found.step
 
 
 def _runner(

@@ -73,8 +73,9 @@ def fit(
         stop: the step to end before.
         every: steps a dispatch.
         report: called with each dispatch's metrics, after the next one has been started.
-        save: called with (step, state) at multiples of `save_every` and at `stop`; the state is
-            donated after it returns.
+        save: called with (step, state) at multiples of `save_every`, at `stop`, and at the last
+            multiple of `every` before it, from which a longer run can go on; the state is donated
+            after it returns.
         save_every: a multiple of `every`.
 
     Returns:
@@ -104,7 +105,7 @@ def fit(
         state, metrics = run(state, first, steps)
         settle()
         pending = (first + steps, steps, metrics)
-        if (first + steps) % save_every == 0 or first + steps == stop:
+        if (first + steps) % save_every == 0 or stop - (first + steps) < every:
             settle()
             save(first + steps, state)
     return state

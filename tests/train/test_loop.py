@@ -80,13 +80,14 @@ def test_metrics_are_read_after_the_next_dispatch_has_started():
 
 def test_saves_lie_on_multiples_and_at_the_end():
     trace = Trace()
-    trace.fit(10, 47, every=10, save_every=20)
+    trace.fit(10, 57, every=10, save_every=20)
     assert [event for event in trace.events if event[0] == "save"] == [
         ("save", 20, 20),
         ("save", 40, 40),
-        ("save", 47, 47),
+        ("save", 50, 50),  # a longer run goes on from here
+        ("save", 57, 57),
     ]
-    assert [event[1] for event in trace.events if event[0] == "report"] == [20, 30, 40, 47]
+    assert [event[1] for event in trace.events if event[0] == "report"] == [20, 30, 40, 50, 57]
 
 
 @pytest.mark.parametrize("fails_at", [0, 9, 15, 20, 39])
