@@ -12,6 +12,7 @@ import jmtl
 OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "static": lambda k: {"weights": np.linspace(0.5, 1.5, k) if k > 1 else [1.0]},
     "pcgrad": lambda k: {"key": jax.random.key(7)},
+    "gradvac": lambda k: {"key": jax.random.key(7)},
     "random": lambda k: {"key": jax.random.key(7)},
     "dwa": lambda k: {"window": 3},
     "graddrop": lambda k: {"key": jax.random.key(7)},
