@@ -15,6 +15,7 @@ _MAX_STEPS = 24
 class _State(NamedTuple):
     level: Float[Array, ""]  # μ, the gain promised to every task
     point: Float[Array, "K"]  # z(μ)
+    far: Float[Array, ""]  # ‖Σ z_i u_i‖
     residual: Float[Array, ""]
     done: Bool[Array, ""]
     steps: Int[Array, ""]
@@ -69,30 +70,32 @@ def conflict_averse(
     gain = jnp.sum(slope * hull) + radius * jnp.sqrt(jnp.maximum(square, 0.0))
     start = jnp.where(stationary, 0.0, gain / jnp.where(reach > 0, reach, 1.0))
 
-    def distance(point: Float[Array, "K"]) -> Float[Array, ""]:
-        return jnp.sqrt(jnp.maximum(jnp.sum(point * dot(cosine, point)), 0.0))
+    def distance(level: Float[Array, ""], point: Float[Array, "K"]) -> Float[Array, ""]:
+        # ‖Σ z_i u_i‖² is zᵀCz, and zᵀb at the optimum: b has digits where Cz cancels.
+        return jnp.sqrt(jnp.maximum(jnp.sum(point * (level * beta - slope)), 0.0))
 
     def step(state: _State) -> _State:
         solved = solve_nonnegative(cosine, state.level * beta - slope, state.point)
-        far, rate = distance(solved.point), jnp.sum(beta * solved.point)
+        far, rate = distance(state.level, solved.point), jnp.sum(beta * solved.point)
         level = state.level - far * (far - radius) / jnp.where(rate > 0, rate, 1.0)
         settled = (far <= radius * (1 + 4 * eps)) | (level >= state.level) | (rate <= 0)
         return _State(
             jnp.where(settled, state.level, level),
             solved.point,
+            far,
             solved.residual,
             settled,
             state.steps + 1,
         )
 
-    empty = jnp.zeros_like(norms)
+    empty, nothing = jnp.zeros_like(norms), jnp.zeros_like(start)
     state = lax.while_loop(
         lambda s: ~s.done & (s.steps < _MAX_STEPS),
         step,
-        _State(start, empty, jnp.zeros_like(start), radius <= 0, jnp.zeros((), jnp.int32)),
+        _State(start, empty, nothing, nothing, radius <= 0, jnp.zeros((), jnp.int32)),
     )
 
-    far = distance(state.point)
+    far = state.far
     at_zero = stationary & (state.level >= 0)
     length = jnp.where(far > 0, radius / jnp.where(far > 0, far, 1.0), 0.0)
     length = jnp.where(at_zero, jnp.minimum(length, 1.0), length)

@@ -69,7 +69,7 @@ def check_random(size, count):
 
 @pytest.mark.parametrize("size", [2, 3, 8, 40])
 def test_random(size):
-    check_random(size, 48 if size < 40 else 18)
+    check_random(size, 48 if size < 40 else 12)
 
 
 @pytest.mark.slow
