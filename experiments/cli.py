@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments {list,train,evaluate,demo,speed}`."""
+"""The command line: `python -m experiments {list,train,evaluate,demo,speed,toy}`."""
 
 import dataclasses
 import sys
@@ -10,7 +10,7 @@ import jax
 from rich.console import Console
 
 from experiments import run, show
-from experiments.commands import Demo, Evaluate, List, Speed, Train, parse
+from experiments.commands import Demo, Evaluate, List, Speed, Toy, Train, parse
 from experiments.config import RunConfig, find_problem, method_options
 from experiments.errors import UserError
 from experiments.problems import PROBLEMS
@@ -31,10 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             evaluate(command, console)
         elif isinstance(command, Demo):
             demo(command, console)
-        else:
+        elif isinstance(command, Speed):
             speed(command, console)
+        else:
+            toy(command, console)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: continue from the last checkpoint with --resume", file=sys.stderr)
@@ -152,7 +154,10 @@ def print_model(config: RunConfig, data_dir: Path, console: Console) -> None:
     splits = run.open_splits(problem, data_dir)
     raw = run.example_of(splits("train"))
     inputs = problem.to_batch(raw).inputs
-    text = model_summary(run.model_of(config, problem), inputs)
+    try:
+        text = model_summary(run.model_of(config, problem), inputs)
+    except ValueError as error:  # the encoder and the data do not fit
+        raise UserError(str(error)) from error
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -207,6 +212,13 @@ def speed(command: Speed, console: Console) -> None:
     rows = bench.measure(command.models, command.tasks, command.repeats)
     console.print(show.speed_table(rows))
     console.print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}", highlight=False)
+
+
+def toy(command: Toy, console: Console) -> None:
+    """Run methods on the toy problem; print, save and draw where they end."""
+    from experiments import toy_report
+
+    toy_report.run(command, console)
 
 
 def _default_folder(command: Train) -> Path:

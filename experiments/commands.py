@@ -123,16 +123,33 @@ class Speed:
     """Interleaved repeats; medians are shown."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """Draw where methods go on the toy problem of CAGrad, Nash-MTL and FAMO, from five starts."""
+
+    methods: Annotated[tuple[str, ...], _shown("all that serve two tasks", "NAME")] = ()
+    """Methods, as list shows them."""
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 50_000
+    """Of Adam, with learning rate 0.001."""
+    scale: Annotated[float, tyro.conf.arg(metavar="X")] = 0.1
+    """Of the first loss: 0.1 in Nash-MTL and FAMO, 1 in CAGrad."""
+    seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 3
+    """Of methods that draw."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/toy")
+    """The folder of toy.json and toy.png."""
+
+
 Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Speed, tyro.conf.subcommand("speed")]
+    | Annotated[Toy, tyro.conf.subcommand("toy")]
 )
 
 
-def parse(arguments: Sequence[str]) -> List | Train | Evaluate | Demo | Speed:
+def parse(arguments: Sequence[str]) -> List | Train | Evaluate | Demo | Speed | Toy:
     """Parse a command; tyro's box of an error becomes a `UserError` of one line."""
     box = io.StringIO()
     try:
@@ -151,7 +168,8 @@ def parse(arguments: Sequence[str]) -> List | Train | Evaluate | Demo | Speed:
 
 def _one_line(box: str) -> str:
     """The sense of a boxed message: all but its title, rules and pointers to the help."""
-    parts = re.split(r"─{8,}", re.sub(r"[╭╮╰╯│]", " ", box))
+    # The rules and sides are ASCII where the output's encoding is not UTF-8.
+    parts = re.split(r"[─-]{8,}", re.sub(r"[╭╮╰╯│]", " ", box))
     said = []
     for part in (" ".join(part.split()) for part in parts[1:]):
         if part.startswith("Perhaps you meant"):
