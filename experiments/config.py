@@ -94,7 +94,8 @@ def method_options(
     """
     names = method.split("+")
     try:
-        known = {name: options(name) for name in names}
+        # The key is drawn from the seed.
+        known = {name: set(options(name)) - {"key"} for name in names}
     except ValueError as error:
         raise UserError(str(error)) from None
     chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
@@ -107,7 +108,7 @@ def method_options(
         if name and name not in names:
             raise UserError(f"--options {item}: {name!r} is not in --method {method}")
         if not owners or option not in known[owners[0]]:
-            every = {o for n in owners or names for o in known[n]} - {"key"}
+            every = {o for n in owners or names for o in known[n]}
             raise UserError(f"{name or method} has no option {option!r}: {nearest(option, every)}")
         if len(owners) > 1:
             raise UserError(
@@ -162,6 +163,8 @@ def _weights(text: str, problem: Problem) -> list[float]:
             raise UserError(
                 f"--weights: {problem.name} has no task {name!r}: {nearest(name, names)}"
             )
+        if name in found:
+            raise UserError(f"--weights: {name} is given twice")
         try:
             found[name] = float(number)
         except ValueError:

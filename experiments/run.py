@@ -1,10 +1,11 @@
 """One run: from a configuration to a trained model, its records and its checkpoints."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from jmtl.train.evaluate import evaluate
 from jmtl.train.loop import Dispatched, TrainingFailed, fit
 from jmtl.train.parallel import Shell, check_divides, shell, start_of
 from jmtl.train.state import TrainState, init_state
-from jmtl.train.step import make_step
+from jmtl.train.step import Step, make_step
 
 EVALUATION_ROWS = 1_000
 
@@ -58,7 +59,8 @@ def saved_config(folder: Path) -> RunConfig:
         return from_json(json.loads(path.read_text()), folder)
     except FileNotFoundError:
         raise UserError(
-            f"no run in {folder} (it has no config.json): leave out --resume to start one"
+            f"no run in {folder} (it has no config.json): name the folder of a run, "
+            "or leave out --resume to start one"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
@@ -98,8 +100,13 @@ def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
     """Prepare a problem's data unless it is there; opens splits by name."""
     try:
         builder = source.prepare(problem.data, data_dir)
-    except (DataUnavailable, OSError) as error:
+    except DataUnavailable as error:
         raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(
+            f"no data can be kept in {data_dir}: {error.strerror or error}; "
+            "name another folder with --data-dir"
+        ) from error
 
     def split(name: str) -> Any:
         try:
@@ -204,12 +211,28 @@ def train(
         raise UserError(str(error)) from error
     model_of(config, problem)
     try:
-        records.check_writable(folder, jax.process_index() == 0)
-        return _train(config, problem, method, on_devices, folder, data_dir, resume, watcher, log)
+        with _not_left_empty(folder):
+            records.check_writable(folder, jax.process_index() == 0)
+            return _train(
+                config, problem, method, on_devices, folder, data_dir, resume, watcher, log
+            )
     except (records.OutputError, checkpoint.CheckpointError) as error:
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _not_left_empty(folder: Path) -> Iterator[None]:
+    """Removes a folder that was made for a run and holds nothing when the run is refused."""
+    made = not folder.exists()
+    try:
+        yield
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _train(
@@ -229,7 +252,7 @@ def _train(
     if config.input == "auto":
         small = source.nbytes(training) <= RESIDENT_BYTES
         config = dataclasses.replace(config, input="resident" if small else "stream")
-    state = state_of(config, problem, method, example_of(training))
+    state = _fitting_state(config, problem, method, training)
     handle = checkpoint.open_checkpoints(folder / "checkpoints")
     try:
         start = 0
@@ -288,6 +311,43 @@ def _train(
     return summary
 
 
+def _fitting_state(
+    config: RunConfig, problem: Problem, method: Method, training: Any
+) -> TrainState:
+    """The state before the first step, once a step with it has been traced.
+
+    Raises:
+        UserError: the data, the encoder, the method and its options do not fit one another.
+    """
+    n, rows = len(training), config.batch_size * method.batches
+    if n + config.steps_per_dispatch * rows >= 2**31:
+        raise UserError(f"--batch-size {config.batch_size} is too large for {n:,} examples")
+    try:
+        state = state_of(config, problem, method, example_of(training))
+        few = problem.to_batch(source.read(training, np.zeros(method.batches, int)))
+        jax.eval_shape(_step_of(config, problem, method, None), state, few)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except TypeError as error:
+        raise UserError(
+            f"an option of --method {config.method} has a value of the wrong kind: {error}"
+        ) from error
+    return state
+
+
+def _step_of(config: RunConfig, problem: Problem, method: Method, axis_name: str | None) -> Step:
+    return make_step(
+        model_of(config, problem, axis_name),
+        problem.tasks,
+        method,
+        optimizer_of(config),
+        strategy=config.strategy,  # type: ignore[arg-type]
+        at=config.at,  # type: ignore[arg-type]
+        axis_name=axis_name,
+        measure_every=config.measure_every,
+    )
+
+
 def _writer(
     config: RunConfig, folder: Path, resume_step: int | None, log: Sequence[str], primary: bool
 ) -> records.Writer:
@@ -326,16 +386,7 @@ def _runner(
     config: RunConfig, problem: Problem, method: Method, on_devices: Shell, training: Any
 ) -> Callable[[TrainState, int, int], Any]:
     """`fit`'s run: the compiled program of a number of steps, and its feed."""
-    step = make_step(
-        model_of(config, problem, on_devices.axis_name),
-        problem.tasks,
-        method,
-        optimizer_of(config),
-        strategy=config.strategy,  # type: ignore[arg-type]
-        at=config.at,  # type: ignore[arg-type]
-        axis_name=on_devices.axis_name,
-        measure_every=config.measure_every,
-    )
+    step = _step_of(config, problem, method, on_devices.axis_name)
     rows, n = config.batch_size * method.batches, len(training)
     if config.input == "resident":
         arrays = on_devices.resident(source.as_arrays(training))
