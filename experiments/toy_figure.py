@@ -48,37 +48,39 @@ def draw(done: Mapping[str, toy.Paths], scale: float, steps: int, path: Path) ->
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(done))
-    rows = -(-len(done) // columns)
+    count = len(done)
+    columns = count if count <= COLUMNS else min((COLUMNS, COLUMNS - 1), key=lambda c: -count % c)
+    rows = -(-count // columns)
+    left, right, head, foot = 0.42, 0.08, 0.5, 0.68  # inches, as are gap and side
+    gap = 0.24
     width = WIDTH / DPI
-    panel = width / columns
-    head, foot = 0.46, 0.66
-    figure = Figure(figsize=(width, rows * (panel + 0.1) + head + foot), dpi=DPI)
+    side = (width - left - right) / (columns + (columns - 1) * 0.06)
+    height = head + rows * side + (rows - 1) * gap + foot
+    figure = Figure(figsize=(width, height), dpi=DPI)
     canvas = FigureCanvasAgg(figure)
-    height = figure.get_figheight()
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     figure.subplots_adjust(
-        left=0.42 / width,
-        right=1 - 0.08 / width,
+        left=left / width,
+        right=1 - right / width,
         bottom=foot / height,
         top=1 - head / height,
         wspace=0.06,
-        hspace=0.2,
+        hspace=gap / side,
     )
     background = terrain()
     for axis, name in zip(axes.flat, done, strict=False):
         _panel(axis, background, name, done[name])
-    for axis in axes.flat[len(done) :]:
+    for axis in axes.flat[count:]:
         axis.set_axis_off()
     for axis in axes[:, 0]:
         axis.set_ylabel("$x_2$", labelpad=-2, fontsize=8)
-    for axis in axes.flat[max(0, len(done) - columns) : len(done)]:
+    for axis in axes.flat[max(0, count - columns) : count]:
         axis.set_xlabel("$x_1$", labelpad=0, fontsize=8)
         axis.tick_params(labelbottom=True)
     figure.suptitle(
         f"From five starts, {steps:,} steps of Adam on {scale:g} $f_1$ and $f_2$; "
-        "contours of $f_1 + f_2$",
-        x=0.42 / width,
+        "contours of $f_1 + f_2$; n/5: ends on the front",
+        x=left / width,
         y=1 - 0.06 / height,
         ha="left",
         va="top",
@@ -86,9 +88,11 @@ def draw(done: Mapping[str, toy.Paths], scale: float, steps: int, path: Path) ->
     )
     _legend(figure, height, steps)
     canvas.draw()
-    # 256 colours: a third of the bytes, and no difference to see.
+    # 256 colours take half the bytes; maximum coverage keeps those of time apart.
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
 
 
 def _panel(axis: Any, background: tuple[np.ndarray, np.ndarray], name: str, paths: Any) -> None:
@@ -102,7 +106,7 @@ def _panel(axis: Any, background: tuple[np.ndarray, np.ndarray], name: str, path
     for trajectory in paths.points[0]:
         pieces = np.stack([trajectory[:-1], trajectory[1:]], axis=1)
         time = np.linspace(0, 1, len(pieces))
-        axis.add_collection(LineCollection(pieces, cmap=_time(), array=time, linewidth=1.5))
+        axis.add_collection(LineCollection(list(pieces), cmap=_time(), array=time, linewidth=1.5))
     starts, final = np.asarray(toy.STARTS), paths.points[0, :, -1].astype(np.float64)
     axis.plot(*starts.T, "o", color="#222222", markersize=3, zorder=4)
     reached = toy.distance(final) <= toy.REACHED
@@ -146,7 +150,7 @@ def _legend(figure: Any, height: float, steps: int) -> None:
         Line2D([], [], color="#222222", linewidth=3, label="Pareto front"),
         Line2D([], [], color="#222222", marker="o", markersize=3, linestyle="", label="start"),
     ]
-    for (marker, colour), label in ((_REACHED, "end, on the front"), (_MISSED, "end elsewhere")):
+    for (marker, colour), label in ((_REACHED, "end on the front"), (_MISSED, "end elsewhere")):
         marks.append(
             Line2D([], [], color=colour, marker=marker, markersize=5, linestyle="", label=label)
         )

@@ -86,9 +86,10 @@ def front(x1: np.ndarray) -> np.ndarray:
 def distance(x: np.ndarray) -> np.ndarray:
     """How far points `[..., 2]` are from the front `[...]`, measured at the nearest x₁ in [-7, 7].
 
-    The front is so flat that this is its distance to 1 part in 1,000.
+    The front is so flat that this is its distance to 1 part in 1,000. NaN where x is not finite.
     """
-    nearest = np.clip(x[..., 0], -7.0, 7.0)
+    x = np.where(np.isfinite(x).all(axis=-1, keepdims=True), x, np.nan)
+    nearest = np.clip(np.nan_to_num(x[..., 0]), -7.0, 7.0)
     return np.hypot(x[..., 0] - nearest, x[..., 1] - front(nearest))
 
 
@@ -215,8 +216,8 @@ def descend_all(name: str, scale: float, steps: int, seeds: int = 1, points: int
     began = time.perf_counter()
     program = over_seeds.lower(keys, jnp.asarray(STARTS)).compile()
     compiled = time.perf_counter()
-    found = jax.device_get(program(keys, jnp.asarray(STARTS)))
-    return Paths(*found, compiled - began, time.perf_counter() - compiled)
+    found, worth, residual = jax.device_get(program(keys, jnp.asarray(STARTS)))
+    return Paths(found, worth, residual, compiled - began, time.perf_counter() - compiled)
 
 
 def run(
