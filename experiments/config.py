@@ -178,9 +178,11 @@ def from_json(saved: Mapping[str, Any], folder: Any) -> RunConfig:
     """The configuration that a run's folder holds.
 
     Raises:
-        UserError: its fields are not those of this version.
+        UserError: it is none, or its fields are not those of this version.
     """
     fields = {field.name for field in dataclasses.fields(RunConfig)}
+    if not isinstance(saved, Mapping):
+        raise UserError(f"{folder}/config.json is not the configuration of a run")
     if set(saved) != fields:
         odd = ", ".join(sorted(fields ^ set(saved)))
         raise UserError(f"{folder}/config.json is of another version: fields {odd} do not fit")

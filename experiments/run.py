@@ -257,11 +257,7 @@ def _train(
     try:
         start = 0
         if resume:
-            state, start = _continued(handle, state, config, watcher.note)
-        if start > config.steps:
-            raise UserError(
-                f"the run in {folder} is at step {start} already; --steps {config.steps} is behind"
-            )
+            state, start = _continued(handle, state, config, folder, watcher.note)
         # Before the first step: a longer run that is interrupted goes on as the longer run.
         records.write_json(folder / "config.json", dataclasses.asdict(config), primary)
         writer = _writer(config, folder, start if resume else None, log, primary)
@@ -364,16 +360,21 @@ def _continued(
     handle: checkpoint.Checkpoints,
     initial: TrainState,
     config: RunConfig,
+    folder: Path,
     note: Callable[[str], None],
 ) -> tuple[TrainState, int]:
     """The state to go on from and its step: `initial` where no checkpoint was due before."""
-    every = config.steps_per_dispatch
+    every, there = config.steps_per_dispatch, checkpoint.steps(handle)
+    if there and there[-1] > config.steps:
+        raise UserError(
+            f"the run in {folder} is at step {there[-1]} already; --steps {config.steps} is behind"
+        )
 
     def fits(step: int) -> bool:
         # A last step that no dispatch of a longer run ends on would change where dispatches lie.
         return step % every == 0 or step == config.steps
 
-    if not any(map(fits, checkpoint.steps(handle))):
+    if not any(map(fits, there)):
         note(f"no checkpoint on a multiple of {every} steps yet: starting from step 0")
         return initial, 0
     found = checkpoint.restore(handle, initial, accept=fits)
