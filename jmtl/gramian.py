@@ -189,6 +189,37 @@ def gramian(task_grads: TaskGrads, axis_name: str | None = None) -> Gramian:
     )
 
 
+class Layers(NamedTuple):
+    """The leaves of a tree by layer.
+
+    Attributes:
+        names: one name a layer, the path that its leaves share, in the order of the leaves.
+        members: for each layer, the positions of its leaves in `jax.tree.leaves`.
+    """
+
+    names: tuple[str, ...]
+    members: tuple[tuple[int, ...], ...]
+
+
+def layers_of(tree: Any) -> Layers:
+    """Groups leaves by their parent's path: the kernel and the bias of a Dense are one layer."""
+    members: dict[str, list[int]] = {}
+    for i, (path, _) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
+        members.setdefault(jax.tree_util.keystr(path[:-1]), []).append(i)
+    return Layers(tuple(members), tuple(map(tuple, members.values())))
+
+
+def layer_gramians(task_grads: TaskGrads) -> dict[str, Gramian]:
+    """The Gramian of each layer's part of the task gradients, by the layer's path."""
+    num_tasks(task_grads)
+    leaves = jax.tree.leaves(task_grads)
+    names, members = layers_of(task_grads)
+    return {
+        name: gramian([leaves[i] for i in layer])
+        for name, layer in zip(names, members, strict=True)
+    }
+
+
 def cross_products(
     left: TaskGrads, right: TaskGrads, axis_name: str | None = None
 ) -> Float[Array, "K K"]:

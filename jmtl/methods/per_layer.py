@@ -1,35 +1,14 @@
 """A Gramian method on every layer's own Gramian."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jmtl.gramian import combine, compute_dtype
-from jmtl.gramian import gramian as gramian_of
+from jmtl.gramian import combine, compute_dtype, layer_gramians, layers_of
 from jmtl.method import Answer, Method, Seen, State, named_key, respond
 from jmtl.methods.smooth import shape_of_answer
-
-
-class Layers(NamedTuple):
-    """The leaves of a tree by layer.
-
-    Attributes:
-        names: one name a layer, the path that its leaves share, in the order of the leaves.
-        members: for each layer, the positions of its leaves in `jax.tree.leaves`.
-    """
-
-    names: tuple[str, ...]
-    members: tuple[tuple[int, ...], ...]
-
-
-def layers_of(tree: Any) -> Layers:
-    """Groups leaves by their parent's path: the kernel and the bias of a Dense are one layer."""
-    members: dict[str, list[int]] = {}
-    for i, (path, _) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
-        members.setdefault(jax.tree_util.keystr(path[:-1]), []).append(i)
-    return Layers(tuple(members), tuple(map(tuple, members.values())))
 
 
 def _own_keys(state: State, name: str) -> State:
@@ -83,7 +62,7 @@ def per_layer(method: Method) -> Method:
         leaves, structure = jax.tree.flatten(seen.gradients)
         dtype = compute_dtype(leaves)
         members = layers_of(seen.gradients).members
-        grams = [gramian_of([leaves[i] for i in layer]) for layer in members]
+        grams = layer_gramians(seen.gradients).values()
         gram = jax.tree.map(lambda *parts: jnp.stack([p.astype(dtype) for p in parts]), *grams)
 
         def one(gram: Any, state: State) -> tuple[Answer, State]:
