@@ -1,5 +1,6 @@
 """Runs of a tiny model on arrays in memory, whose compiled programs are shared between runs."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,14 +68,14 @@ def install(monkeypatch: Any, shared: bool = True) -> None:
     of_run: list[Any] = [None]
 
     def runner(config: RunConfig, *rest: Any) -> Any:
-        of_run[0] = (config.method, config.input, config.parallel, config.devices)
+        of_run[0] = dataclasses.replace(config, steps=0, checkpoint_every=0)
         return runners(config, *rest)
 
     def shell(kind: Any, devices: Any) -> Any:
         on = shells(kind, devices)
 
         def compile_(step: Any, to_batch: Any, state: Any, feed: Any, steps: int, rows: int) -> Any:
-            key = (*of_run[0], steps)
+            key = (repr(of_run[0]), steps)
             if key not in _PROGRAMS:
                 _PROGRAMS[key] = on.compile(step, to_batch, state, feed, steps, rows)
             return _PROGRAMS[key]
@@ -82,9 +83,10 @@ def install(monkeypatch: Any, shared: bool = True) -> None:
         return on._replace(compile=compile_)
 
     def state_of(config: RunConfig, *rest: Any) -> Any:
-        if config.method not in _STATES:
-            _STATES[config.method] = states(config, *rest)
-        return _STATES[config.method]
+        key = (config.method, config.optimizer)
+        if key not in _STATES:
+            _STATES[key] = states(config, *rest)
+        return _STATES[key]
 
     monkeypatch.setattr(run, "_runner", runner)
     monkeypatch.setattr(run, "shell", shell)

@@ -102,7 +102,9 @@ def test_devices_train_as_one_in_every_form(kind, devices, encoder, streamed):
     check(kind, devices, encoder, streamed=streamed)
 
 
-@pytest.mark.parametrize("method", ["uncertainty+pcgrad", "fickle+pcgrad"])
+@pytest.mark.parametrize(
+    "method", ["uncertainty+pcgrad", pytest.param("fickle+pcgrad", marks=pytest.mark.slow)]
+)
 def test_losses_are_global_before_a_method_sees_them(method):
     check("pmap", 4, method=method)
 
@@ -127,7 +129,7 @@ def _method_before_mean(fun, method, *, axis_name, **options):
     return run
 
 
-@pytest.mark.parametrize("method", ["pcgrad", "fickle+pcgrad"])
+@pytest.mark.parametrize("method", ["pcgrad", "uncertainty+pcgrad"])
 def test_surgery_before_the_mean_over_devices_is_caught(method, monkeypatch):
     right = numbers(one_device(method=method))
     monkeypatch.setattr(step_module, "value_and_grads", _method_before_mean)

@@ -162,8 +162,11 @@ CHAIN = jmtl.chain(jmtl.uncertainty(2), jmtl.pcgrad(2))
 
 @pytest.mark.parametrize(
     "options",
-    [{"strategy": "recompute"}, {"at": "representation"}, {"measure_every": 1}],
-    ids=["recompute", "representation", "measured"],
+    [
+        pytest.param({"strategy": "recompute"}, id="recompute"),
+        pytest.param({"at": "representation"}, id="representation", marks=pytest.mark.slow),
+        pytest.param({"measure_every": 1}, id="measured", marks=pytest.mark.slow),
+    ],
 )
 def test_batch_statistics_move_once_whatever_is_computed(options):
     method = EQUAL if "measure_every" in options else PCGRAD
