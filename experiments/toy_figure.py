@@ -49,7 +49,7 @@ def draw(done: Mapping[str, toy.Paths], scale: float, steps: int, path: Path) ->
     from matplotlib.figure import Figure
 
     count = len(done)
-    columns = count if count <= COLUMNS else min((COLUMNS, COLUMNS - 1), key=lambda c: -count % c)
+    columns = min(COLUMNS, count)
     rows = -(-count // columns)
     left, right, head, foot = 0.42, 0.08, 0.5, 0.68  # inches, as are gap and side
     gap = 0.24
