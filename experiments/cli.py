@@ -54,6 +54,7 @@ def list_(console: Console) -> None:
         )
         for problem in PROBLEMS.values()
     ]
+    problems.append(("toy", "two functions of x in the plane; its own command: toy; no download"))
     methods = [
         (name, (constructor.__doc__ or "").strip().splitlines()[0])
         for name, constructor in METHODS.items()
