@@ -103,8 +103,11 @@ def equal_projections(cosine: Float[Array, "K K"], norms: Float[Array, "K"]) -> 
     left, values, _ = jnp.linalg.svd(lengths[:, None] * solved.roots)
     kept = (jnp.arange(size) < solved.rank) & (values > size * eps * values[0])
     inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)
+    reached = jnp.where(kept, dot(left.T, lengths), 0.0)
+    # What is left of d is rounding where opposite gradients have no common direction.
+    reached = jnp.where(jnp.max(jnp.abs(reached)) > 4 * size * eps, reached, 0.0)
     # v = d w throughout: coefficients on unit gradients.
-    dependent = lengths * dot(left, inverse * (inverse * dot(left.T, lengths)))
+    dependent = lengths * dot(left, inverse * (inverse * reached))
     independent = solved.rank == jnp.sum(live)
     unit = jnp.where(independent, solved.point, dependent)
     error = jnp.max(jnp.where(live, jnp.abs(dot(cosine, unit) - 1), 0.0))
@@ -112,9 +115,7 @@ def equal_projections(cosine: Float[Array, "K K"], norms: Float[Array, "K"]) -> 
     smallest = jnp.min(jnp.where(live, norms, jnp.inf))
     raw = jnp.where(live, unit * smallest / jnp.where(live, norms, 1.0), 0.0)
     total = jnp.sum(raw)
-    exists = (jnp.abs(total) > 4 * size * eps * jnp.sum(jnp.abs(raw))) & (
-        jnp.max(jnp.abs(solved.fitted)) > 0
-    )
+    exists = jnp.abs(total) > 4 * size * eps * jnp.sum(jnp.abs(raw))
     weights = jnp.where(exists, raw / jnp.where(exists, total, 1.0), 0.0)
     residual = jnp.where(exists | ~jnp.any(live), error, 1.0)
     nan = jnp.asarray(jnp.nan, dtype)
