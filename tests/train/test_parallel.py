@@ -19,6 +19,7 @@ from tests.train.toy import (
     BATCH,
     DEEP,
     MLP,
+    PLAIN,
     RESNET,
     SEED,
     N,
@@ -28,7 +29,7 @@ from tests.train.toy import (
     train,
 )
 
-ENCODERS = {"mlp": MLP, "resnet": RESNET, "deep": DEEP}
+ENCODERS = {"plain": PLAIN, "mlp": MLP, "resnet": RESNET, "deep": DEEP}
 CLOSE, WRONG = 1e-5, 1e-2
 
 
@@ -110,12 +111,12 @@ def test_losses_are_global_before_a_method_sees_them(method):
 
 
 def test_gradients_at_the_representation_are_those_of_all_devices():
-    check("pmap", 4, at="representation")
+    check("pmap", 4, "plain", at="representation")
 
 
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
 def test_three_batches_are_the_same_ones_on_any_number_of_devices(kind):
-    check(kind, 4, method="three")
+    check(kind, 4, "plain", method="three")
 
 
 def _method_before_mean(fun, method, *, axis_name, **options):

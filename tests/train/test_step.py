@@ -20,9 +20,8 @@ from jmtl.train.parallel import shell, start_of
 from jmtl.train.state import init_state
 from jmtl.train.step import make_step
 from tests.train import toy
-from tests.train.toy import ARRAYS, BATCH, MLP, OPTIMIZER, RESNET, SEED, TASKS, N
+from tests.train.toy import ARRAYS, BATCH, MLP, OPTIMIZER, PLAIN, RESNET, SEED, TASKS, N
 
-PLAIN = ("mlp", {"hidden": (8,)})
 STEPPED: dict[Any, Any] = {}
 
 

@@ -22,6 +22,7 @@ TASKS = (classification("kind", 10), regression("size"))
 N, SEED, BATCH = 200, 7, 32
 OPTIMIZER = optax.sgd(0.05)
 
+PLAIN = ("mlp", {"hidden": (8,)})
 MLP = ("mlp", {"hidden": (16, 8), "dropout": 0.2})
 RESNET = ("resnet", {"widths": (4,), "blocks": (1,)})
 DEEP = ("resnet", {"widths": (4, 8), "blocks": (1, 1), "dropout": 0.2})
