@@ -19,6 +19,7 @@ from jax import lax
 from jax.interpreters import ad
 from jaxtyping import Array, Float
 
+from jmtl.checks import check_choice
 from jmtl.gramian import (
     Gramian,
     TaskGrads,
@@ -31,7 +32,7 @@ from jmtl.gramian import (
     row_products,
 )
 from jmtl.gramian import gramian as gramian_of
-from jmtl.method import Answer, Method, Seen, State, check_choice, check_losses, respond
+from jmtl.method import Answer, Method, Seen, State, check_losses, respond
 
 Strategy = Literal["auto", "vmap", "unroll", "recompute"]
 At = Literal["parameters", "representation"]

@@ -1,6 +1,5 @@
 """What a method is; `chain`, which composes methods; `aggregator`, their optax face."""
 
-import numbers
 import zlib
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -104,26 +103,6 @@ def named_key(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
     The result shares no buffer with `key`, so a donated state does not kill the caller's key.
     """
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
-
-
-def check_tasks(name: str, num_tasks: int) -> int:
-    """`num_tasks` itself, refused unless it is a positive whole number."""
-    whole = isinstance(num_tasks, numbers.Integral) and not isinstance(num_tasks, bool)
-    if not whole or num_tasks < 1:
-        raise ValueError(f"{name}: num_tasks must be a whole number >= 1, got {num_tasks!r}")
-    return int(num_tasks)
-
-
-def check_key(name: str, key: Any) -> None:
-    """Refuse what is not a JAX key."""
-    if not isinstance(key, jax.Array):
-        raise ValueError(f"{name}: key must be one of jax.random.key(seed), got {key!r}")
-
-
-def check_choice(name: str, option: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is not among `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name}: {option} must be one of {', '.join(choices)}; got {value!r}")
 
 
 def check_losses(method: Method, losses: Float[Array, " K"] | None) -> None:

@@ -2,8 +2,8 @@
 
 from typing import Any, Literal
 
-from jmtl.method import Answer, Method, Seen, State, check_tasks, stateless
-from jmtl.methods.checks import check_number
+from jmtl.checks import check_number, check_tasks
+from jmtl.method import Answer, Method, Seen, State, stateless
 from jmtl.solvers.cagrad import conflict_averse
 
 

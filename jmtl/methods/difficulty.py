@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jmtl.checks import check_number, check_tasks, per_task
 from jmtl.gramian import compute_dtype
-from jmtl.method import Answer, Method, Seen, State, check_tasks
-from jmtl.methods.checks import check_number, per_task
+from jmtl.method import Answer, Method, Seen, State
 
 Score = Callable[[Float[Array, " K"], Float[Array, " K"]], Float[Array, " K"]]
 

@@ -2,8 +2,8 @@
 
 from jaxtyping import Array, Float
 
-from jmtl.method import Answer, Method, Seen, State, check_tasks, stateless
-from jmtl.methods.checks import per_task
+from jmtl.checks import check_tasks, per_task
+from jmtl.method import Answer, Method, Seen, State, stateless
 from jmtl.solvers.dual_cone import project
 
 

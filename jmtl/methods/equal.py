@@ -4,7 +4,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from jmtl.method import Answer, Method, Seen, State, check_choice, check_tasks, stateless
+from jmtl.checks import check_choice, check_tasks
+from jmtl.method import Answer, Method, Seen, State, stateless
 
 
 def equal(num_tasks: int, reduce: Literal["sum", "mean"] = "sum") -> Method:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from jmtl.method import Answer, Method, Seen, State, check_tasks, stateless
-from jmtl.methods.checks import check_number
+from jmtl.checks import check_number, check_tasks
+from jmtl.method import Answer, Method, Seen, State, stateless
 from jmtl.solvers.power_root import power_root
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from jmtl.checks import check_number, check_tasks, per_task
 from jmtl.gramian import compute_dtype
-from jmtl.method import Answer, Method, Seen, check_tasks
-from jmtl.methods.checks import check_number, per_task
+from jmtl.method import Answer, Method, Seen
 
 
 class FAMOState(NamedTuple):

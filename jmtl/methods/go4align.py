@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jmtl.checks import check_number, check_tasks
 from jmtl.gramian import compute_dtype
-from jmtl.method import Answer, Method, Seen, State, check_tasks
-from jmtl.methods.checks import check_number
+from jmtl.method import Answer, Method, Seen, State
 
 
 class GO4AlignState(NamedTuple):

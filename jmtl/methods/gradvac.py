@@ -6,17 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jmtl.checks import check_choice, check_key, check_number, check_tasks
 from jmtl.gramian import Gramian, compute_dtype
-from jmtl.method import (
-    Answer,
-    Method,
-    Seen,
-    check_choice,
-    check_key,
-    check_tasks,
-    named_key,
-)
-from jmtl.methods.checks import check_number
+from jmtl.method import Answer, Method, Seen, named_key
 
 
 class GradVacState(NamedTuple):

@@ -1,6 +1,7 @@
 """Impartial multi-task learning, its gradient balance. Liu et al., ICLR 2021, §3.1 (IMTL-G)."""
 
-from jmtl.method import Answer, Method, Seen, State, check_tasks, stateless
+from jmtl.checks import check_tasks
+from jmtl.method import Answer, Method, Seen, State, stateless
 from jmtl.solvers.equal_angles import equal_projections
 
 

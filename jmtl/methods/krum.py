@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jmtl.checks import check_count, check_tasks
 from jmtl.gramian import Gramian
-from jmtl.method import Answer, Method, Seen, State, check_tasks, stateless
-from jmtl.methods.counts import check_count
+from jmtl.method import Answer, Method, Seen, State, stateless
 
 
 def distances(gramian: Gramian) -> Float[Array, "K K"]:

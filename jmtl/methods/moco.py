@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jmtl.checks import check_number, check_tasks
 from jmtl.gramian import combine, compute_dtype, gramian
-from jmtl.method import Answer, Method, Seen, check_tasks
-from jmtl.methods.checks import check_number
+from jmtl.method import Answer, Method, Seen
 from jmtl.methods.rows import like, scale_rows, zeros_per_task
 
 

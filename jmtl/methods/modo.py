@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jmtl.checks import check_number, check_tasks
 from jmtl.gramian import compute_dtype
-from jmtl.method import Answer, Method, Seen, check_tasks
-from jmtl.methods.checks import check_number
+from jmtl.method import Answer, Method, Seen
 from jmtl.solvers.simplex import project_on_simplex
 
 

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jmtl.checks import check_count, check_number, check_tasks
 from jmtl.gramian import Gramian, compute_dtype
-from jmtl.method import Answer, Method, Seen, check_tasks
-from jmtl.methods.checks import check_number
-from jmtl.methods.counts import check_count
+from jmtl.method import Answer, Method, Seen
 from jmtl.solvers.nonnegative import dot
 from jmtl.solvers.power_root import power_root
 

@@ -6,17 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jmtl.checks import check_choice, check_key, check_tasks
 from jmtl.gramian import Gramian
-from jmtl.method import (
-    Answer,
-    Method,
-    Seen,
-    State,
-    check_choice,
-    check_key,
-    check_tasks,
-    named_key,
-)
+from jmtl.method import Answer, Method, Seen, State, named_key
 
 
 class PCGradState(NamedTuple):

@@ -6,16 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from jmtl.method import (
-    Answer,
-    Method,
-    Seen,
-    State,
-    check_choice,
-    check_key,
-    check_tasks,
-    named_key,
-)
+from jmtl.checks import check_choice, check_key, check_tasks
+from jmtl.method import Answer, Method, Seen, State, named_key
 
 
 class RandomState(NamedTuple):

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jmtl.method import Answer, Method, Seen, State, check_tasks
+from jmtl.checks import check_tasks
+from jmtl.method import Answer, Method, Seen, State
 
 
 class RoundRobinState(NamedTuple):

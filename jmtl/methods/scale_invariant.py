@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from jmtl.method import Answer, Method, Seen, State, check_tasks, stateless
+from jmtl.checks import check_tasks
+from jmtl.method import Answer, Method, Seen, State, stateless
 
 
 def scale_invariant(num_tasks: int) -> Method:

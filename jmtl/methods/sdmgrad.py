@@ -7,10 +7,9 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float
 
+from jmtl.checks import check_count, check_number, check_tasks
 from jmtl.gramian import compute_dtype
-from jmtl.method import Answer, Method, Seen, check_tasks
-from jmtl.methods.checks import check_number
-from jmtl.methods.counts import check_count
+from jmtl.method import Answer, Method, Seen
 from jmtl.solvers.simplex import project_on_simplex
 
 

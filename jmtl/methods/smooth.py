@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jmtl.checks import check_number
 from jmtl.gramian import Gramian, compute_dtype
 from jmtl.method import Answer, Method, Seen, State
-from jmtl.methods.checks import check_number
 
 
 class SmoothState(NamedTuple):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jmtl.method import Answer, Method, Seen, State, check_tasks, stateless
+from jmtl.checks import check_tasks
+from jmtl.method import Answer, Method, Seen, State, stateless
 
 
 def static(num_tasks: int, weights: Sequence[float] | np.ndarray | Float[Array, " K"]) -> Method:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jmtl.checks import check_choice, check_number, check_tasks, per_task
 from jmtl.gramian import compute_dtype
-from jmtl.method import Answer, Method, Seen, State, check_choice, check_tasks, stateless
-from jmtl.methods.checks import check_number, per_task
+from jmtl.method import Answer, Method, Seen, State, stateless
 
 
 class STCHState(NamedTuple):

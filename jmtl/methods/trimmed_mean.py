@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jmtl.checks import check_count, check_tasks
 from jmtl.gramian import compute_dtype
-from jmtl.method import Answer, Method, Seen, State, check_tasks, stateless
-from jmtl.methods.counts import check_count
+from jmtl.method import Answer, Method, Seen, State, stateless
 
 
 def trim_rows(grads: Float[Array, "K ..."], trim: int) -> Float[Array, "..."]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jmtl
-from jmtl.methods.checks import check_number, per_task
+from jmtl.checks import check_number, per_task
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,37 @@
-"""What constructors refuse: options that are no number, or out of their range."""
+"""What constructors refuse, each in one line: the option, what was expected, what was given."""
 
+import numbers
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+
+def check_count(name: str, option: str, value: Any, least: int) -> int:
+    """`value` itself, refused unless it is a whole number of at least `least`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ValueError(f"{name}: {option} must be a whole number >= {least}, got {value!r}")
+    return int(value)
+
+
+def check_tasks(name: str, num_tasks: int) -> int:
+    """`num_tasks` itself, refused unless it is a positive whole number."""
+    return check_count(name, "num_tasks", num_tasks, 1)
+
+
+def check_key(name: str, key: Any) -> None:
+    """Refuse what is not a JAX key."""
+    if not isinstance(key, jax.Array):
+        raise ValueError(f"{name}: key must be one of jax.random.key(seed), got {key!r}")
+
+
+def check_choice(name: str, option: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not among `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: {option} must be one of {', '.join(choices)}; got {value!r}")
 
 
 def check_number(
