@@ -264,13 +264,17 @@ def _train(
         watcher.began(config, start)
         began = time.perf_counter()
 
+        compiling: dict[int, float] = {}
+
         def report(done: Dispatched) -> None:
+            if done.step - done.steps == start:  # later, the device works on while one compiles
+                done = done._replace(seconds=done.seconds - compiling.get(start, 0.0))
             record = _record(done, problem, config.batch_size * method.batches)
             writer.write(record)
             watcher.logged(record)
 
         try:
-            run = _runner(config, problem, method, on_devices, training)
+            run = _runner(config, problem, method, on_devices, training, compiling)
             placed = fit(
                 on_devices.place(state),
                 run,
@@ -384,9 +388,18 @@ def _continued(
 
 
 def _runner(
-    config: RunConfig, problem: Problem, method: Method, on_devices: Shell, training: Any
+    config: RunConfig,
+    problem: Problem,
+    method: Method,
+    on_devices: Shell,
+    training: Any,
+    compiling: dict[int, float],
 ) -> Callable[[TrainState, int, int], Any]:
-    """`fit`'s run: the compiled program of a number of steps, and its feed."""
+    """`fit`'s run: the compiled program of a number of steps, and its feed.
+
+    `compiling` is given the seconds that compiling took, by the first step of the dispatch that
+    waited for it.
+    """
     step = _step_of(config, problem, method, on_devices.axis_name)
     rows, n = config.batch_size * method.batches, len(training)
     if config.input == "resident":
@@ -419,7 +432,9 @@ def _runner(
     def run(state: TrainState, first: int, steps: int) -> Any:
         given = feed(first, steps)
         if steps not in compiled:
+            began = time.perf_counter()
             compiled[steps] = on_devices.compile(step, problem.to_batch, state, given, steps, rows)
+            compiling.setdefault(first, time.perf_counter() - began)
         return compiled[steps](state, given)
 
     return run
