@@ -1,4 +1,4 @@
-"""Shared set-up: eight simulated devices, cheap compilation, and rank promotion refused."""
+"""Shared set-up: eight simulated devices, cheap compilation, rank promotion refused, seeds."""
 
 import os
 
@@ -9,5 +9,13 @@ os.environ["XLA_FLAGS"] = (
 ).strip()
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def same_problems_each_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Random families are the same in every run of `make test`, and fresh in slow tests."""
+    if "slow" not in request.keywords and "JMTL_TEST_SEED" not in os.environ:
+        monkeypatch.setenv("JMTL_TEST_SEED", "0")

@@ -51,8 +51,8 @@ def sdmgrad(
     momentum and the step are the authors' code, without its added 1e-4. Negative entries
     of the diagonal count as 0 (LibMTL; the authors' root gives NaN). The authors' code for
     supervised tasks stores the three batches in one buffer, so that its products are those of one
-    batch; LibMTL, whose step is 5, has three. At the authors' rate of 10 the search overshoots from
-    corner to corner of the simplex, so that rounding can decide where it ends; rates below 1 settle.
+    batch; LibMTL, whose step is 5, has three. At the authors' rate of 10 the search overshoots
+    from corner to corner of the simplex, so that rounding can decide where it ends.
 
     Args:
         num_tasks: K.

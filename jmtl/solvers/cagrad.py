@@ -69,6 +69,12 @@ def conflict_averse(
     reach = jnp.sum(beta * hull)
     gain = jnp.sum(slope * hull) + radius * jnp.sqrt(jnp.maximum(square, 0.0))
     start = jnp.where(stationary, 0.0, gain / jnp.where(reach > 0, reach, 1.0))
+    # What g₀, (1 − c) g₀ and, for c ≥ 1, the zero update gain. Where the minimum-norm point rests
+    # on large tasks alone, rounding can put the start below that, unseen by the small ones.
+    held = jnp.min(jnp.where(zero, jnp.inf, slope / jnp.where(zero, 1.0, beta)))
+    held = jnp.where(jnp.isfinite(held), held, 0.0)
+    lowest = jnp.maximum(held, held * jnp.maximum(1.0 - c, 0.0))
+    start = jnp.maximum(start, lowest)
 
     def distance(level: Float[Array, ""], point: Float[Array, "K"]) -> Float[Array, ""]:
         # ‖Σ z_i u_i‖² is zᵀCz, and zᵀb at the optimum: b has digits where Cz cancels.
@@ -78,6 +84,7 @@ def conflict_averse(
         solved = solve_nonnegative(cosine, state.level * beta - slope, state.point)
         far, rate = distance(state.level, solved.point), jnp.sum(beta * solved.point)
         level = state.level - far * (far - radius) / jnp.where(rate > 0, rate, 1.0)
+        level = jnp.maximum(level, lowest)
         settled = (far <= radius * (1 + 4 * eps)) | (level >= state.level) | (rate <= 0)
         return _State(
             jnp.where(settled, state.level, level),
@@ -96,8 +103,11 @@ def conflict_averse(
     )
 
     far = state.far
-    at_zero = stationary & (state.level >= 0)
+    at_zero = (stationary | (state.level <= lowest)) & (state.level == 0)
     length = jnp.where(far > 0, radius / jnp.where(far > 0, far, 1.0), 0.0)
+    # To rounding on the sphere: stretching would move g_i·d by as much of g_i·g₀, which is more.
+    rounding = 32 * eps * (jnp.sum(mean) + jnp.sum(state.point))
+    length = jnp.where(jnp.abs(far - radius) <= rounding, 1.0, length)
     length = jnp.where(at_zero, jnp.minimum(length, 1.0), length)
     point = state.point * length
     weights = 1.0 / size + point / jnp.where(zero, 1.0, lengths)
@@ -109,7 +119,9 @@ def conflict_averse(
     gap = level * beta - served
     violation = jnp.max(jnp.where(point > 0, jnp.abs(gap), jnp.maximum(gap, 0.0)))
     total = jnp.sum(update)
-    residual = jnp.where(rate > 0, violation / jnp.where(total > 0, total, 1.0), state.residual)
+    residual = jnp.where(
+        (rate > 0) | at_zero, violation / jnp.where(total > 0, total, 1.0), state.residual
+    )
     nan = jnp.asarray(jnp.nan, norms.dtype)
     return Solution(
         jnp.where(finite, weights, nan).astype(norms.dtype), jnp.where(finite, residual, nan)

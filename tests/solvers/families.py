@@ -1,7 +1,8 @@
 """Families of random problems that every solver and Gramian method is tested on.
 
-A problem is a Jacobian `[K, n]` in float64, its cosines and norms in the dtype under test. Fresh
-each run: the seed is printed, and `JMTL_TEST_SEED` repeats it.
+A problem is a Jacobian `[K, n]` in float64, its cosines and norms in the dtype under test. Slow
+tests draw fresh ones each run: the seed is printed, and `JMTL_TEST_SEED` repeats it. The others
+draw the same ones each run (tests/conftest.py). A problem that failed is kept as a test of its own.
 """
 
 import os

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jmtl
 from jmtl.solvers.cagrad import conflict_averse
 from tests.solvers.families import bar, conflict_of, draw, fresh_seed, gramian
 from tests.solvers.references import cases_with, exact, most_served, rows_of
@@ -118,3 +119,23 @@ def test_scale_free_and_a_bad_lane():
     np.testing.assert_array_equal(np.asarray(weights)[kept], np.asarray(plain.weights)[kept])
     assert np.all(np.isnan(weights[5]))
     assert np.all(np.isnan(residual[5]))
+
+
+def test_kept_hull_through_zero_on_large_tasks_alone():
+    # The minimum-norm point rested on large tasks, and rounding hid the small ones: g₀ came back.
+    rows = draw(40, 24, 846201597).jacobians[22]
+    seen = jmtl.gramian(jnp.asarray(rows, jnp.float32))
+    weights, residual = jax.jit(conflict_averse)(*seen, 1.0)
+    conflict, mass = conflict_of(rows, np.asarray(weights, np.float64))
+    assert residual <= 1e-5
+    assert conflict <= bar(mass)
+
+
+def test_kept_nearly_opposed_pair():
+    # Stretched to the sphere by rounding alone, the update conflicted by 4.5e-5.
+    rows = draw(2, 250, 3122294167).jacobians[164]
+    seen = jmtl.gramian(jnp.asarray(rows, jnp.float32))
+    weights, residual = jax.jit(conflict_averse)(*seen, 1.0)
+    conflict, _ = conflict_of(rows, np.asarray(weights, np.float64))
+    assert residual <= 1e-5
+    assert conflict <= 1e-5
