@@ -105,9 +105,10 @@ def conflict_averse(
     far = state.far
     at_zero = (stationary | (state.level <= lowest)) & (state.level == 0)
     length = jnp.where(far > 0, radius / jnp.where(far > 0, far, 1.0), 0.0)
-    # To rounding on the sphere: stretching would move g_i·d by as much of g_i·g₀, which is more.
-    rounding = 32 * eps * (jnp.sum(mean) + jnp.sum(state.point))
-    length = jnp.where(jnp.abs(far - radius) <= rounding, 1.0, length)
+    # On the sphere to rounding, which is that of the squares: stretching would move g_i·d by the
+    # same part of g_i·g₀, and that is more.
+    rounding = eps * jnp.sum(mean) ** 2
+    length = jnp.where(jnp.abs(far**2 - radius**2) <= rounding, 1.0, length)
     length = jnp.where(at_zero, jnp.minimum(length, 1.0), length)
     point = state.point * length
     weights = 1.0 / size + point / jnp.where(zero, 1.0, lengths)
