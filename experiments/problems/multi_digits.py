@@ -9,9 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from experiments.problem import Problem, Recipe
+from jmtl.data.multi_digits import MAX_PIXEL
 from jmtl.tasks import Batch, batch, classification
-
-MAX_PIXEL = 16
 
 
 def to_batch(raw: Mapping[str, Any]) -> Batch:

@@ -12,10 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from experiments.problem import Problem, Recipe
+from jmtl.data.multi_mnist import MEAN, STD
 from jmtl.tasks import Batch, batch, classification
-
-# Of MNIST's pixels on the scale [0, 1]; kept here so that listing problems loads no data package.
-MEAN, STD = 0.1307, 0.3081
 
 
 def to_batch(raw: Mapping[str, Any]) -> Batch:
