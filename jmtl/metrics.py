@@ -4,7 +4,7 @@ A metric's `update` turns one batch into statistics, the statistics of all batch
 *added* (`jax.tree.map(jnp.add, ...)`, `jax.lax.psum`), and `compute` reads the sum once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -19,10 +19,12 @@ class Metric(NamedTuple):
     Attributes:
         update: `(output [B, ...], label [B, ...], present [B])` -> statistics, a pytree of sums.
         compute: statistics -> scalars by name.
+        higher_is_better: by the same names; what comparisons of methods need.
     """
 
     update: Callable[[Array, Array, Array], Any]
     compute: Callable[[Any], dict[str, Float[Array, ""]]]
+    higher_is_better: Mapping[str, bool]
 
 
 class Errors(NamedTuple):
@@ -88,7 +90,8 @@ def classification(num_classes: int) -> Metric:
         }
         return {name: jnp.where(total > 0, score, jnp.nan) for name, score in scores.items()}
 
-    return Metric(update, compute)
+    names = ("accuracy", "precision", "recall", "f1")
+    return Metric(update, compute, dict.fromkeys(names, True))
 
 
 def regression() -> Metric:
@@ -116,7 +119,7 @@ def regression() -> Metric:
             for name, value in (("mae", mae), ("rmse", rmse))
         }
 
-    return Metric(update, compute)
+    return Metric(update, compute, {"mae": False, "rmse": False})
 
 
 def _ratio(part: Num[Array, "*d"], whole: Num[Array, "*d"]) -> Float[Array, "*d"]:

@@ -113,3 +113,11 @@ def test_outputs_and_classes_that_do_not_fit_are_refused():
         )
     with pytest.raises(ValueError, match="num_classes=1"):
         metrics.classification(1)
+
+
+@pytest.mark.parametrize("metric", [metrics.classification(3), metrics.regression()])
+def test_every_metric_says_which_way_is_better(metric):
+    shape = (4, 3) if "accuracy" in metric.higher_is_better else (4,)
+    label = jnp.zeros(4, jnp.int32 if len(shape) == 2 else jnp.float32)
+    computed = metric.compute(metric.update(jnp.ones(shape), label, jnp.ones(4, bool)))
+    assert set(computed) == set(metric.higher_is_better)
