@@ -6,9 +6,48 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jmtl.nn import Model
 from jmtl.tasks import Batch, Task, task_losses
+
+
+Sums = Callable[[Any, Any, Mapping[str, Any], Float[Array, " B"]], Any]
+
+
+def evaluation_sums(
+    model: Model, tasks: Sequence[Task], to_batch: Callable[[Mapping[str, Any]], Batch]
+) -> Sums:
+    """What a batch adds to the metrics: to be jitted, vmapped over models, summed over batches.
+
+    Args:
+        model: built without `axis_name`.
+        tasks: K tasks.
+        to_batch: a raw batch to what the model reads.
+
+    Returns:
+        `(params, model_state, raw batch [B, ...], weights [B])` to, by task, (statistics of its
+        metric, sum of its losses, labels counted). Rows of weight 0 are padding.
+    """
+
+    def sums(params: Any, model_state: Any, raw: Mapping[str, Any], weight: Any) -> Any:
+        batch = to_batch(raw)
+        present = {label: mask & (weight > 0) for label, mask in batch.present.items()}
+        batch = batch._replace(present=present)
+        outputs, _ = model.apply(params, model_state, batch.inputs)
+        losses = task_losses(tasks, outputs, batch, [jnp.ones(())] * len(tasks))
+        return {
+            task.name: (
+                task.metric.update(
+                    outputs[task.name], batch.labels[task.label], present[task.label]
+                ),
+                loss,
+                present[task.label].sum(),
+            )
+            for task, loss in zip(tasks, losses, strict=True)
+        }
+
+    return sums
 
 
 def evaluate(
@@ -34,24 +73,7 @@ def evaluate(
         By task, its metrics and its mean `loss`.
     """
 
-    @jax.jit
-    def sums(params: Any, model_state: Any, raw: Mapping[str, Any], weight: Any) -> Any:
-        batch = to_batch(raw)
-        present = {label: mask & (weight > 0) for label, mask in batch.present.items()}
-        batch = batch._replace(present=present)
-        outputs, _ = model.apply(params, model_state, batch.inputs)
-        losses = task_losses(tasks, outputs, batch, [jnp.ones(())] * len(tasks))
-        return {
-            task.name: (
-                task.metric.update(
-                    outputs[task.name], batch.labels[task.label], present[task.label]
-                ),
-                loss,
-                present[task.label].sum(),
-            )
-            for task, loss in zip(tasks, losses, strict=True)
-        }
-
+    sums = jax.jit(evaluation_sums(model, tasks, to_batch))
     totals: Any = None
     for raw, weight in batches:
         part = jax.tree.map(_wide, jax.device_get(sums(params, model_state, raw, weight)))

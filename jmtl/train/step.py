@@ -25,7 +25,8 @@ class StepMetrics(NamedTuple):
         losses: `[K]` before the update.
         weights: `[K]` the method's, NaN where it has none.
         residual: `[]` the method's.
-        cosine: `[K, K]` between task gradients; NaN at steps where they were not measured.
+        norms: `[K]` of the task gradients; NaN at steps where they were not measured.
+        cosine: `[K, K]` between task gradients; NaN likewise.
         conflict_rate: `[]` in [0, 1]; NaN likewise.
         failed: `[2]` as in `TrainState`, after the step.
     """
@@ -33,6 +34,7 @@ class StepMetrics(NamedTuple):
     losses: Float[Array, " K"]
     weights: Float[Array, " K"]
     residual: Float[Array, ""]
+    norms: Float[Array, " K"]
     cosine: Float[Array, "K K"]
     conflict_rate: Float[Array, ""]
     failed: Int[Array, "2"]
@@ -65,8 +67,8 @@ def make_step(
         axis_name: of the `pmap` around the step, if any; each device then holds an equal share of
             the batch, and every statistic is taken over all of them.
         measure_every: at steps that this divides, a method that sees no task gradients has them
-            measured for the report, at the cost of K backward passes; 0 is never. Under `vmap`
-            every step pays.
+            measured for the report, at the cost of K backward passes; 0 is never. Under a `vmap`
+            that batches `state.step` every step pays.
 
     Returns:
         `(TrainState, Batch) -> (TrainState, StepMetrics)`, to be jitted, pmapped, scanned, vmapped.
@@ -140,6 +142,7 @@ def make_step(
             losses=result.losses,
             weights=result.weights,
             residual=result.residual,
+            norms=gramian.norms,
             cosine=gramian.cosine,
             conflict_rate=conflict_rate(gramian),
             failed=new.failed,

@@ -47,7 +47,7 @@ class Trace:
         if self.fails_at is not None:
             failed[ends >= self.fails_at] = (self.fails_at, 1)
         blank = np.zeros(steps)
-        return state + steps, StepMetrics(blank, blank, blank, blank, blank, failed)
+        return state + steps, StepMetrics(blank, blank, blank, blank, blank, blank, failed)
 
     def fit(self, start: int, stop: int, every: int, save_every: int) -> int:
         return fit(
