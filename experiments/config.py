@@ -128,8 +128,16 @@ def method_options(
     return chosen
 
 
-def make_method(config: RunConfig, problem: Problem) -> Method:
+def make_method(
+    names: str, given: Mapping[str, Mapping[str, Any]], seed: Any, problem: Problem
+) -> Method:
     """The method of a run, its key drawn from the run's seed.
+
+    Args:
+        names: method names joined by "+".
+        given: the options of each, by name; numbers may be traced.
+        seed: of the run; may be traced.
+        problem: whose tasks it serves.
 
     Raises:
         UserError: a value that a constructor refuses, or a chain in another order.
@@ -137,11 +145,11 @@ def make_method(config: RunConfig, problem: Problem) -> Method:
     k = len(problem.tasks)
     methods = []
     try:
-        for name in config.method.split("+"):
-            given = dict(config.method_options[name])
+        for name in names.split("+"):
+            chosen = dict(given.get(name, {}))
             if "key" in options(name):
-                given["key"] = named_key(jax.random.key(config.seed), "method")
-            methods.append(jmtl.make(name, k, **given))
+                chosen["key"] = named_key(jax.random.key(seed), "method")
+            methods.append(jmtl.make(name, k, **chosen))
         return methods[0] if len(methods) == 1 else jmtl.chain(*methods)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error

@@ -86,6 +86,11 @@ def optimizer_of(config: RunConfig) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate))
 
 
+def method_of(config: RunConfig, problem: Problem) -> Method:
+    """The method of a run."""
+    return make_method(config.method, config.method_options, config.seed, problem)
+
+
 def model_of(config: RunConfig, problem: Problem, axis_name: str | None = None) -> Model:
     """The model of a run."""
     try:
@@ -154,7 +159,7 @@ def restored(
     """
     problem = find_problem(config.problem)
     handle = checkpoint.open_checkpoints(folder / "checkpoints")
-    template = state_of(config, problem, make_method(config, problem), example)
+    template = state_of(config, problem, method_of(config, problem), example)
     try:
         found = checkpoint.restore(handle, template)
     except checkpoint.CheckpointError as error:
@@ -203,7 +208,7 @@ def train(
         raise UserError(
             f"{folder} holds checkpoints of a run without its config.json: name another --out"
         )
-    method = make_method(config, problem)
+    method = method_of(config, problem)
     try:
         on_devices = shell(config.parallel, config.devices)  # type: ignore[arg-type]
         check_divides(config.batch_size, config.devices)
