@@ -18,6 +18,7 @@ X = jnp.concatenate(
 LABELS = {"kind": jnp.arange(B) % 3, "size": jnp.arange(B) / B}
 PRESENT = {"kind": jnp.arange(B) != 0, "size": jnp.arange(B) % 3 == 0}
 BATCH = tasks.batch(X, LABELS, PRESENT)
+RNGS = {"dropout": jax.random.key(0)}
 
 
 def split(tree):
@@ -101,7 +102,7 @@ def test_jit_over_a_mesh_gives_what_one_device_gives(single):
 
 @pytest.mark.parametrize("channels", [False, True])
 def test_dropout_masks_are_the_same_on_any_number_of_devices(channels):
-    x, key = jnp.ones((B, 3, 3, 5)), jax.random.key(0)
+    x, key = jnp.ones((B, 3, 3, 32)), jax.random.key(0)
 
     def drop(axis_name):
         module = Dropout(0.4, channels=channels, axis_name=axis_name)
@@ -119,12 +120,27 @@ def test_dropout_masks_are_the_same_on_any_number_of_devices(channels):
     assert len({row.tobytes() for row in np.asarray(one)}) == B  # no two rows share a mask
 
 
-def test_dropout_keeps_the_mean_and_the_rate():
-    x = jnp.ones((100, 100))
-    y = Dropout(0.3).apply({}, x, True, rngs={"dropout": jax.random.key(0)})
-    np.testing.assert_allclose(np.unique(y), [0, 1 / 0.7], rtol=1e-6)
-    np.testing.assert_allclose((y == 0).mean(), 0.3, atol=0.02)
-    np.testing.assert_array_equal(Dropout(0.3).apply({}, x, False), x)
+@pytest.mark.parametrize("rate", [0.3, 1 / 3, 1e-6, 0.9999])
+def test_dropout_keeps_a_whole_number_of_65536ths_and_divides_by_it(rate):
+    x = jnp.ones((100, 99, 101))
+    y = np.asarray(jax.jit(lambda x: Dropout(rate).apply({}, x, True, rngs=RNGS))(x))
+    kept = round((1 - rate) * 65536) / 65536
+    np.testing.assert_array_equal(np.unique(y[y > 0]), np.float32(1 / kept))
+    # Five standard errors of a share of 10⁶ independent draws.
+    np.testing.assert_allclose((y > 0).mean(), kept, atol=5 * (kept * (1 - kept) / y.size) ** 0.5)
+    np.testing.assert_array_equal(Dropout(rate).apply({}, x, False), x)
+
+
+def test_dropout_draws_the_elements_of_a_row_independently():
+    kept = Dropout(0.5).apply({}, jnp.ones((4000, 6)), True, rngs=RNGS) > 0
+    counts = np.bincount(np.asarray(kept) @ (1 << np.arange(6)), minlength=64)
+    # Pearson's statistic over all 64 patterns: chi-squared with 63 degrees, mean 63, spread 11.
+    assert ((counts - 4000 / 64) ** 2).sum() / (4000 / 64) < 63 + 5 * 126**0.5
+
+
+def test_dropout_of_nearly_everything_stays_finite():
+    y = Dropout(1 - 1e-9).apply({}, jnp.ones((1000, 1000)), True, rngs=RNGS)
+    np.testing.assert_array_equal(np.unique(y), [0, 65536])
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
