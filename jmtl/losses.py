@@ -96,9 +96,12 @@ def huber(
 
 
 def masked_mean(
-    values: Float[Array, " B"], present: Bool[Array, " B"], count: Any = None
+    values: Float[Array, " B"],
+    present: Bool[Array, " B"],
+    count: Any = None,
+    weight: Num[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """The sum of the values present over the count of those present.
+    """The weighted sum of the values present over the sum of their weights.
 
     The value and the gradient of an absent row are exactly 0, whatever it holds, NaN included. Its
     gradient with respect to what the value was computed *from* is 0 · ∂value: finite only if that
@@ -108,7 +111,8 @@ def masked_mean(
         values: `[B]`.
         present: `[B]` which rows count.
         count: The number to divide by, where the batch is one part of a larger one: the sums of the
-            parts then add to the global mean. Default: the number present here.
+            parts then add to the global mean. Default: the weights present here, summed.
+        weight: `[B]` how much each row counts, at least 0. Default: all 1.
 
     Returns:
         `[]`, 0 where the count is 0.
@@ -120,9 +124,10 @@ def masked_mean(
         raise ValueError(
             f"masked_mean: values and present are both [B], got {values.shape} and {present.shape}"
         )
-    total = jnp.where(present, values, 0).sum()
-    count = present.sum() if count is None else count
-    return total / jnp.maximum(count, 1).astype(total.dtype)
+    weight = jnp.where(present, 1 if weight is None else weight, 0)
+    total = (jnp.where(present, values, 0) * weight.astype(values.dtype)).sum()
+    count = jnp.asarray(weight.sum() if count is None else count)
+    return total / jnp.where(count > 0, count, 1).astype(total.dtype)
 
 
 def present_only(label: Num[Array, "B *d"], present: Bool[Array, " B"]) -> Num[Array, "B *d"]:

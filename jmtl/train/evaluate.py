@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jmtl.nn import Model
-from jmtl.tasks import Batch, Task, task_losses
-
+from jmtl.tasks import Batch, Task, task_counts, task_losses
 
 Sums = Callable[[Any, Any, Mapping[str, Any], Float[Array, " B"]], Any]
 
@@ -27,7 +26,7 @@ def evaluation_sums(
 
     Returns:
         `(params, model_state, raw batch [B, ...], weights [B])` to, by task, (statistics of its
-        metric, sum of its losses, labels counted). Rows of weight 0 are padding.
+        metric, sum of its losses, what that is divided by). Rows of weight 0 are padding.
     """
 
     def sums(params: Any, model_state: Any, raw: Mapping[str, Any], weight: Any) -> Any:
@@ -42,9 +41,9 @@ def evaluation_sums(
                     outputs[task.name], batch.labels[task.label], present[task.label]
                 ),
                 loss,
-                present[task.label].sum(),
+                count,
             )
-            for task, loss in zip(tasks, losses, strict=True)
+            for task, loss, count in zip(tasks, losses, task_counts(tasks, batch), strict=True)
         }
 
     return sums
@@ -72,7 +71,6 @@ def evaluate(
     Returns:
         By task, its metrics and its mean `loss`.
     """
-
     sums = jax.jit(evaluation_sums(model, tasks, to_batch))
     totals: Any = None
     for raw, weight in batches:

@@ -1,4 +1,4 @@
-"""Metrics as sums: exact over uneven batches, devices and hosts.
+"""What a metric is: sums, exact over uneven batches, devices and hosts.
 
 A metric's `update` turns one batch into statistics, the statistics of all batches and devices are
 *added* (`jax.tree.map(jnp.add, ...)`, `jax.lax.psum`), and `compute` reads the sum once.

@@ -1,14 +1,15 @@
-"""Tasks, batches with missing labels, and the K losses of a batch."""
+"""What a task is, batches with missing labels, and the K losses of a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Num
 
-from jmtl import losses, metrics
+from jmtl import losses
 from jmtl.methods import nearest
+from jmtl.metrics import Metric
 
 
 class Head(NamedTuple):
@@ -17,10 +18,13 @@ class Head(NamedTuple):
     Attributes:
         kind: A name in `jmtl.nn.HEADS`.
         features: The size of the output's last dimension.
+        size: Height and width of the output of a head that answers maps, where they are not the
+            representation's.
     """
 
     kind: str
     features: int
+    size: tuple[int, int] | None = None
 
 
 class Task(NamedTuple):
@@ -29,18 +33,27 @@ class Task(NamedTuple):
     Attributes:
         name: Unique among the tasks of a problem.
         head: A `Head`, or any module that maps the representation to the output.
-        loss: `(output [B, ...], label [B, ...])` -> one value an example, `[B]`.
+        loss: `(output [B, ...], label [B, ...])` -> one value an example, `[B]`: the mean over the
+            elements of its label that are valid, 0 where none is.
         metric: Statistics of outputs and labels.
         label: The key of its label in the batch.
         main: The metric that stands for the task where one number is wanted.
+        weight: `(label [B, ...])` -> `[B]`, how much an example counts in the mean over examples;
+            None: all alike. Given the number of an example's valid elements, every valid element of
+            a batch (a pixel, a token, an attribute) counts alike, however they lie on examples,
+            microbatches and devices.
+        check: `(label [n, ...], NumPy)` -> what is wrong with it, None if nothing is; see
+            `check_labels`.
     """
 
     name: str
     head: Any
     loss: Callable[[Array, Array], Array]
-    metric: metrics.Metric
+    metric: Metric
     label: str
     main: str
+    weight: Callable[[Array], Array] | None = None
+    check: Callable[[np.ndarray], str | None] | None = None
 
 
 class Batch(NamedTuple):
@@ -55,45 +68,6 @@ class Batch(NamedTuple):
     inputs: Any
     labels: Mapping[str, Array]
     present: Mapping[str, Bool[Array, " B"]]
-
-
-def classification(name: str, num_classes: int, label: str | None = None) -> Task:
-    """A task that tells C classes apart: cross entropy, and accuracy as its main metric.
-
-    Args:
-        name: The task's name.
-        num_classes: C, at least 2.
-        label: The key of its label, `[B, ...]` integers in 0 .. C - 1. Default: the name.
-
-    Returns:
-        The task; its head answers `[B, ..., C]` logits.
-
-    Raises:
-        ValueError: If `num_classes` is below 2.
-    """
-    metric = metrics.classification(num_classes)
-    head = Head("classification", num_classes)
-    return Task(name, head, losses.cross_entropy, metric, label or name, "accuracy")
-
-
-def regression(name: str, dim: int = 1, label: str | None = None) -> Task:
-    """A task that predicts numbers: squared error, and mean absolute error as its main metric.
-
-    Args:
-        name: The task's name.
-        dim: D, the numbers an example has, at least 1.
-        label: The key of its label, `[B, D]`, or `[B]` where D is 1. Default: the name.
-
-    Returns:
-        The task; its head answers `[B, D]`. Another loss: `task._replace(loss=losses.huber)`.
-
-    Raises:
-        ValueError: If `dim` is below 1.
-    """
-    if dim < 1:
-        raise ValueError(f"task {name!r}: a regression has at least 1 dimension, got dim={dim}")
-    head = Head("regression", dim)
-    return Task(name, head, losses.squared_error, metrics.regression(), label or name, "mae")
 
 
 def batch(
@@ -134,7 +108,7 @@ def task_losses(
     batch: Batch,
     counts: Sequence[Any] | None = None,
 ) -> tuple[Float[Array, ""], ...]:
-    """Each task's mean loss over the examples that carry its label.
+    """Each task's mean loss over the examples that carry its label, by the task's weights.
 
     Args:
         tasks: K tasks.
@@ -151,7 +125,7 @@ def task_losses(
 
     Raises:
         ValueError: If two tasks share a name, a label or an output is not there, `counts` are not
-            K, or a loss does not give `[B]`.
+            K, or a loss refuses its output and label or does not give `[B]`.
     """
     _check(tasks, batch)
     if counts is not None and len(counts) != len(tasks):
@@ -163,33 +137,43 @@ def task_losses(
                 f"task {task.name!r}: the model gave no output of that name; "
                 f"{nearest(task.name, outputs)}"
             )
-        present = jnp.asarray(batch.present[task.label])
-        label = losses.present_only(batch.labels[task.label], present)
-        value = task.loss(outputs[task.name], label)
+        label, present = _known(task, batch)
+        try:
+            value = task.loss(outputs[task.name], label)
+        except ValueError as error:
+            raise ValueError(f"task {task.name!r}: {error}") from error
         if value.shape != present.shape:
             raise ValueError(
                 f"task {task.name!r}: a loss gives one value an example, {present.shape}, "
                 f"got {value.shape}; leave out its mean over the batch"
             )
-        values.append(losses.masked_mean(value, present, None if counts is None else counts[i]))
+        count = None if counts is None else counts[i]
+        values.append(losses.masked_mean(value, present, count, _weight(task, label)))
     return tuple(values)
 
 
-def task_counts(tasks: Sequence[Task], batch: Batch) -> tuple[Int[Array, ""], ...]:
-    """The number of examples in the batch that carry each task's label.
+def task_counts(tasks: Sequence[Task], batch: Batch) -> tuple[Num[Array, ""], ...]:
+    """What each task's sum of losses is divided by: its labels in the batch, by their weights.
 
     Args:
         tasks: K tasks.
         batch: The examples.
 
     Returns:
-        K integer scalars in the tasks' order.
+        K scalars in the tasks' order, integers where the weights are: the examples that carry the
+        label, or what `task.weight` gives for them, summed.
 
     Raises:
-        ValueError: If two tasks share a name or a label is not in the batch.
+        ValueError: If two tasks share a name, a label is not in the batch, or a weight is not
+            `[B]`.
     """
     _check(tasks, batch)
-    return tuple(jnp.asarray(batch.present[t.label]).sum(dtype=jnp.int32) for t in tasks)
+    counts = []
+    for task in tasks:
+        label, present = _known(task, batch)
+        weight = _weight(task, label)
+        counts.append(present.sum() if weight is None else jnp.where(present, weight, 0).sum())
+    return tuple(n.astype(jnp.int32) if jnp.issubdtype(n.dtype, jnp.integer) else n for n in counts)
 
 
 def check_names(tasks: Sequence[Task]) -> None:
@@ -204,6 +188,47 @@ def check_names(tasks: Sequence[Task]) -> None:
             raise ValueError(
                 f"{names.count(name)} tasks are named {name!r}; give each its own name"
             )
+
+
+def check_labels(tasks: Sequence[Task], batch: Batch) -> None:
+    """Refuse labels that are not what their tasks take: for data as it is loaded, on the host.
+
+    Under a trace only shapes and dtypes are known, and losses refuse those; a value out of range
+    there gives a loss of NaN.
+
+    Args:
+        tasks: K tasks. One without a `check` takes any label.
+        batch: Labels and masks in NumPy; rows that are absent are not looked at.
+
+    Raises:
+        ValueError: If two tasks share a name, a label is not there, or one is of another shape,
+            dtype or range.
+    """
+    _check(tasks, batch)
+    for task in tasks:
+        if task.check is None:
+            continue
+        label, present = np.asarray(batch.labels[task.label]), batch.present[task.label]
+        if wrong := task.check(label[np.asarray(present)]):
+            raise ValueError(f"task {task.name!r}: label {task.label!r}: {wrong}")
+
+
+def _known(task: Task, batch: Batch) -> tuple[Array, Bool[Array, " B"]]:
+    """A task's labels, 0 in the rows that are absent, and which are there."""
+    present = jnp.asarray(batch.present[task.label])
+    return losses.present_only(batch.labels[task.label], present), present
+
+
+def _weight(task: Task, label: Array) -> Num[Array, " B"] | None:
+    if task.weight is None:
+        return None
+    weight = task.weight(label)
+    if weight.shape != label.shape[:1]:
+        raise ValueError(
+            f"task {task.name!r}: a weight is one number an example, {label.shape[:1]}, "
+            f"got {weight.shape}"
+        )
+    return weight
 
 
 def _check(tasks: Sequence[Task], batch: Batch) -> None:
