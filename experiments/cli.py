@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments {list,train,evaluate,demo,speed,toy}`."""
+"""The command line: `python -m experiments {list,train,evaluate,study,demo,speed,toy}`."""
 
 import dataclasses
 import sys
@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
-from experiments import run, show
-from experiments.commands import Demo, Evaluate, List, Speed, Toy, Train, parse
+from experiments import parts, run, show
+from experiments.commands import Demo, Evaluate, List, Speed, Study, Toy, Train, parse
 from experiments.config import RunConfig, find_problem, method_options
 from experiments.errors import UserError
 from experiments.problems import PROBLEMS
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             train(command, console)
         elif isinstance(command, Evaluate):
             evaluate(command, console)
+        elif isinstance(command, Study):
+            study(command, console)
         elif isinstance(command, Demo):
             demo(command, console)
         elif isinstance(command, Speed):
@@ -152,8 +154,8 @@ def train(command: Train, console: Console) -> None:
 def print_model(config: RunConfig, data_dir: Path, console: Console) -> None:
     """Print the parameters by encoder and head, and every layer's shapes."""
     problem = find_problem(config.problem)
-    splits = run.open_splits(problem, data_dir)
-    raw = run.example_of(splits("train"))
+    splits = parts.open_splits(problem, data_dir)
+    raw = parts.example_of(splits("train"))
     inputs = problem.to_batch(raw).inputs
     try:
         text = model_summary(run.model_of(config, problem), inputs)
@@ -166,12 +168,19 @@ def evaluate(command: Evaluate, console: Console) -> None:
     """Evaluate the newest checkpoint of a run on a split."""
     config = run.saved_config(command.folder)
     problem = find_problem(config.problem)
-    splits = run.open_splits(problem, command.data_dir)
+    splits = parts.open_splits(problem, command.data_dir)
     split = splits(command.split)
-    found = run.restored(config, command.folder, run.example_of(split), console.print)
+    found = run.restored(config, command.folder, parts.example_of(split), console.print)
     scores = run.scores(config, problem, found.state, split)
     title = f"{problem.name}, {command.split} split, after {found.step:,} steps"
     console.print(show.scores_table(title, {config.method: scores}))
+
+
+def study(command: Study, console: Console) -> None:
+    """Run a study, or continue one; print its table and write its report."""
+    from experiments.study import command as studies
+
+    studies.run(command, console)
 
 
 def demo(command: Demo, console: Console) -> None:

@@ -100,6 +100,57 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Study:
+    """Train many methods over seeds and hyperparameters, compare them, and write a report."""
+
+    problem: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PROBLEM")]
+    """A name that `list` shows."""
+    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ("all",)
+    """Methods or chains of them; all is every one. The baselines are always there."""
+    seeds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N")] = ("0-9",)
+    """Seeds, as 0-9 or 0 1 2; each trains every method."""
+    learning_rates: Annotated[
+        tuple[float, ...] | None,
+        _shown("a third of the problem's, that, and three times it", "RATE"),
+    ] = None
+    """Tried for every method and every baseline."""
+    weight_decays: Annotated[tuple[float, ...] | None, _shown(_RECIPES, "RATE")] = None
+    """Likewise; the trials are all pairs."""
+    grid: Annotated[tuple[str, ...], _shown("none", "METHOD.OPTION=V,...")] = ()
+    """Numbers of a method that are tried too, as cagrad.c=0.2,0.5: a larger budget for it."""
+    norm_matched: bool = False
+    """Scale every method's update to the norm of the equal-weights gradient."""
+    front_points: Annotated[int, tyro.conf.arg(metavar="N")] = 9
+    """Points of the front of static weights, at most."""
+    metric: Annotated[str | None, _shown("each task's main one", "NAME")] = None
+    """The metric that chooses hyperparameters and steps and is compared."""
+    steps: Annotated[int | None, _shown(_RECIPES)] = None
+    """Updates of a training."""
+    evaluate_every: Annotated[int | None, _shown("the problem's steps a dispatch")] = None
+    """Updates between looks at the validation split."""
+    batch_size: Annotated[int | None, _shown(_RECIPES)] = None
+    """Examples a step."""
+    optimizer: Annotated[Literal["adam", "sgd"] | None, _shown(_RECIPES, "{adam,sgd}")] = None
+    """What turns gradients into updates."""
+    encoder: Annotated[str | None, _shown(_RECIPES, "NAME")] = None
+    """mlp, lenet or resnet."""
+    hidden: Annotated[tuple[int, ...] | None, _shown(_RECIPES)] = None
+    """Widths of the layers of an mlp."""
+    dropout: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
+    """Of the encoder, in [0, 1)."""
+    width: Annotated[int | None, _shown("one method's trainings")] = None
+    """Trainings of one compiled call; fewer need less memory."""
+    devices: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Devices that share a call."""
+    out: Annotated[Path | None, _shown("runs/study-PROBLEM", "DIR")] = None
+    """The folder of the study."""
+    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
+    """The folder of all data sets."""
+    resume: bool = False
+    """Continue the study in --out; what is finished is not run again."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Demo:
     """Train MultiDigits with PCGrad and with equal weights, and compare them on the test split."""
 
@@ -143,13 +194,14 @@ Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Study, tyro.conf.subcommand("study")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Speed, tyro.conf.subcommand("speed")]
     | Annotated[Toy, tyro.conf.subcommand("toy")]
 )
 
 
-def parse(arguments: Sequence[str]) -> List | Train | Evaluate | Demo | Speed | Toy:
+def parse(arguments: Sequence[str]) -> List | Train | Evaluate | Study | Demo | Speed | Toy:
     """Parse a command; tyro's box of an error becomes a `UserError` of one line."""
     box = io.StringIO()
     try:

@@ -114,7 +114,7 @@ def method_options(
             raise UserError(
                 f"--options {item}: {' and '.join(owners)} both have it; say {owners[0]}.{item}"
             )
-        chosen[owners[0]][option] = _value(text)
+        chosen[owners[0]][option] = value_of(text)
     if weights is not None:
         if "static" not in names:
             raise UserError(
@@ -155,7 +155,8 @@ def make_method(
         raise UserError(str(error)) from error
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """A number, list or string as Python spells it; what is none of them is a string."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

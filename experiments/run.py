@@ -16,11 +16,11 @@ import optax
 import jmtl
 from experiments.config import MAY_CHANGE, RunConfig, check, find_problem, from_json, make_method
 from experiments.errors import UserError
+from experiments.parts import build_model, build_optimizer, example_of, open_splits
 from experiments.problem import Problem
 from jmtl.data import loading, source
-from jmtl.data.errors import DataUnavailable
 from jmtl.method import Method
-from jmtl.nn import Model, make_encoder, make_heads, model
+from jmtl.nn import Model
 from jmtl.train import checkpoint, records
 from jmtl.train.evaluate import evaluate
 from jmtl.train.loop import Dispatched, TrainingFailed, fit
@@ -78,48 +78,21 @@ def refuse_differences(saved: RunConfig, given: RunConfig, folder: Path) -> None
         )
 
 
-def optimizer_of(config: RunConfig) -> optax.GradientTransformation:
-    """Adam or SGD, with decoupled weight decay where asked for."""
-    rate, decay = config.learning_rate, config.weight_decay
-    if config.optimizer == "adam":
-        return optax.adamw(rate, weight_decay=decay) if decay else optax.adam(rate)
-    return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate))
-
-
 def method_of(config: RunConfig, problem: Problem) -> Method:
     """The method of a run."""
     return make_method(config.method, config.method_options, config.seed, problem)
 
 
+def optimizer_of(config: RunConfig) -> optax.GradientTransformation:
+    """The optimiser of a run."""
+    return build_optimizer(config.optimizer, config.learning_rate, config.weight_decay)
+
+
 def model_of(config: RunConfig, problem: Problem, axis_name: str | None = None) -> Model:
     """The model of a run."""
-    try:
-        encoder = make_encoder(config.encoder, **config.encoder_options)
-        heads = make_heads(problem.tasks, **config.head_options)
-        return model(encoder, heads, axis_name)
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
-
-
-def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
-    """Prepare a problem's data unless it is there; opens splits by name."""
-    try:
-        builder = source.prepare(problem.data, data_dir)
-    except DataUnavailable as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(
-            f"no data can be kept in {data_dir}: {error.strerror or error}; "
-            "name another folder with --data-dir"
-        ) from error
-
-    def split(name: str) -> Any:
-        try:
-            return source.load(builder, name)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-
-    return split
+    return build_model(
+        config.encoder, config.encoder_options, config.head_options, problem, axis_name
+    )
 
 
 def state_of(
@@ -142,11 +115,6 @@ def scores(
     batches = loading.evaluation_batches(split, min(EVALUATION_ROWS, len(split)))
     net = model_of(config, problem)
     return evaluate(net, problem.tasks, problem.to_batch, params, model_state, batches)
-
-
-def example_of(split: Any) -> Mapping[str, Any]:
-    """One raw example of a split, `[1, ...]`, for shapes."""
-    return source.read(split, np.arange(1))
 
 
 def restored(

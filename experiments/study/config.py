@@ -1,4 +1,4 @@
-"""What defines a study: its arms, their hyperparameters, and the trainings that follow from them."""
+"""What defines a study: arms, their hyperparameters, and the trainings that follow from them."""
 
 import dataclasses
 import itertools

@@ -80,8 +80,9 @@ class Results(NamedTuple):
         config: what was run.
         about: `command`, `versions`, `device`, `not_served` (lines), `data` (rows by split).
         arms: by name, in the study's order; `equal` is the first.
-        timing: by program: `compile_seconds`, `dispatch_seconds` (a list; each of
-            `config.evaluate_every` steps of `config.width` trainings), `evaluate_seconds`.
+        timing: by program and call ("0", "1", …): `seconds` in all, `first_dispatch_seconds` with
+            compiling, `dispatch_seconds` (a list, each of `steps` updates of `width` trainings),
+            `evaluate_seconds` (a list).
         higher_is_better: by task and metric.
     """
 
@@ -121,7 +122,7 @@ def load(folder: Path) -> Results:
                     f"the study in {folder} is not finished: continue it with study --resume"
                 )
             for j, training in enumerate(trainings):
-                rows[tuple(training)] = {name: values[j] for name, values in found.items()}
+                rows[training] = {name: values[j] for name, values in found.items()}
     steps = np.arange(config.evaluate_every, config.steps + 1, config.evaluate_every)
     arms = {}
     for a, arm in enumerate(config.arms):

@@ -53,7 +53,22 @@ def init_state(
     Returns:
         The state; under `jit` and `vmap` over keys too.
     """
-    params, model_state = model.init(named_key(key, "init"), inputs)
+    return fresh_state(key, *init_params(key, model, inputs), method, optimizer)
+
+
+def init_params(key: PRNGKeyArray, model: Model, inputs: Any) -> tuple[Any, Any]:
+    """`init_state`'s parameters and running statistics: the same whatever the method."""
+    return model.init(named_key(key, "init"), inputs)
+
+
+def fresh_state(
+    key: PRNGKeyArray,
+    params: Any,
+    model_state: Any,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """`init_state` with parameters at hand."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

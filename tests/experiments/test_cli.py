@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from experiments import parts
 from experiments import run as runs
 from experiments.cli import main
 from experiments.config import RunConfig
@@ -97,7 +98,7 @@ def test_the_summary_of_a_run(run, capsys):
 
 def test_the_sum_of_the_parameters_can_be_checked_from_outside(run, data_dir):
     config = RunConfig(**json.loads((run / "config.json").read_text()))
-    example = runs.example_of(runs.open_splits(PROBLEMS["multi_digits"], data_dir)("train"))
+    example = parts.example_of(parts.open_splits(PROBLEMS["multi_digits"], data_dir)("train"))
     found = runs.restored(config, run, example, print)
     summary = json.loads((run / "summary.json").read_text())
     assert found.step == 20

@@ -1,0 +1,297 @@
+"""Many trainings in one compiled program: seeds and hyperparameters are a vmap axis.
+
+Each training is the run that `train` makes of its seed: the same parameters, examples and keys.
+Over several devices the axis is cut into equal shares, and no device talks to another.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, UInt32
+
+from experiments.problem import Problem
+from jmtl.data.indices import indices, position
+from jmtl.data.loading import evaluation_batches, gather
+from jmtl.method import Method
+from jmtl.nn import Model
+from jmtl.train.evaluate import evaluation_sums
+from jmtl.train.state import TrainState, fresh_state, init_params
+from jmtl.train.step import StepMetrics, make_step
+
+AXIS = "trainings"
+EVALUATION_ROWS = 1_000
+
+Numbers = Array | np.ndarray
+
+
+class Told(NamedTuple):
+    """What a training is told; every leaf may be traced, and has a leading axis under `vmap`.
+
+    Attributes:
+        seed: `[]`.
+        learning_rate: `[]`.
+        weight_decay: `[]`.
+        options: numbers of the method by "method.option".
+        judges: `[K]` 1 for the tasks whose metric chooses the step, 0 for others.
+        knobs: numbers of the problem by name, for `Recipe.problem`.
+    """
+
+    seed: UInt32[Numbers, ""]
+    learning_rate: Float[Numbers, ""]
+    weight_decay: Float[Numbers, ""]
+    options: Mapping[str, Float[Numbers, "..."]]
+    judges: Float[Numbers, " K"]
+    knobs: Mapping[str, Float[Numbers, ""]]
+
+
+class Setting(NamedTuple):
+    """What all trainings of a program share.
+
+    Attributes:
+        problem: the problem at a setting of its knobs.
+        model: of a problem.
+        method: of what a training is told.
+        optimizer: likewise.
+        metrics: by task, the metric that chooses the step.
+        batch_size: rows of a batch.
+        every: updates between evaluations.
+    """
+
+    problem: Callable[[Mapping[str, Any]], Problem]
+    model: Callable[[Problem], Model]
+    method: Callable[[Told], Method]
+    optimizer: Callable[[Told], optax.GradientTransformation]
+    metrics: Mapping[str, str]
+    batch_size: int
+    every: int
+
+
+class Record(NamedTuple):
+    """What the steps between two evaluations gave, as `experiments.study.results.Curves` has it."""
+
+    losses: Float[Array, " K"]
+    weights: Float[Array, " K"]
+    norms: Float[Array, " K"]
+    cosine: Float[Array, "K K"]
+    conflict_rate: Float[Array, ""]
+    residual: Float[Array, ""]
+
+
+class Best(NamedTuple):
+    """The step that the validation split chose so far.
+
+    Attributes:
+        score: `[]`, -inf before there is one.
+        step: `[]`.
+        params: at that step.
+        model_state: likewise.
+        validation: metrics by task and name.
+    """
+
+    score: Float[Array, ""]
+    step: Int[Array, ""]
+    params: Any
+    model_state: Any
+    validation: Mapping[str, Mapping[str, Float[Array, ""]]]
+
+
+class Compiled(NamedTuple):
+    """A program over W trainings.
+
+    Attributes:
+        init: `(told [W, ...]) -> TrainState [W, ...]`.
+        advance: `(states, told, arrays, first, epoch, offset) -> (states, Record [W, ...])`: the
+            steps first … first + every - 1; donates the states.
+    """
+
+    init: Callable[[Told], TrainState]
+    advance: Callable[..., tuple[TrainState, Record]]
+
+
+class Judge(NamedTuple):
+    """Evaluation of W trainings.
+
+    Attributes:
+        first: `(told, params, model_state, validation) -> Best` before the first evaluation.
+        settle: `(best, told, params, model_state, step, validation) -> (best, [W, K])`, the
+            metrics that choose.
+        test: `(best, told, test) -> ` metrics `[W]` by task and name.
+    """
+
+    first: Callable[..., Best]
+    settle: Callable[..., tuple[Best, Float[Array, "W K"]]]
+    test: Callable[..., Mapping[str, Mapping[str, Float[Array, " W"]]]]
+
+
+def over_trainings(
+    fun: Callable[..., Any], devices: int, shared: Sequence[int] = (), donate: Sequence[int] = ()
+) -> Any:
+    """`fun` of one training, jitted over many: all arguments but `shared` have the axis [W]."""
+
+    def many(*args: Any) -> Any:
+        axes = tuple(None if i in shared else 0 for i in range(len(args)))
+        mapped = jax.vmap(fun, in_axes=axes)
+        if devices == 1:
+            return mapped(*args)
+        mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
+        specs = tuple(
+            PartitionSpec() if i in shared else PartitionSpec(AXIS) for i in range(len(args))
+        )
+        cut = jax.shard_map(
+            mapped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False
+        )
+        return cut(*args)
+
+    return jax.jit(many, donate_argnums=tuple(donate))
+
+
+def place(tree: Any, devices: int, shared: bool) -> Any:
+    """Arrays put on the devices: the same on all, or cut along the axis of trainings."""
+    if devices == 1:
+        return jax.device_put(tree)
+    mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
+    return jax.device_put(
+        tree, NamedSharding(mesh, PartitionSpec() if shared else PartitionSpec(AXIS))
+    )
+
+
+def program(setting: Setting, inputs_of: Mapping[str, Any], n: int, devices: int) -> Compiled:
+    """The program that trains under a setting.
+
+    Args:
+        setting: the setting.
+        inputs_of: one raw example `[1, ...]` by feature, for shapes.
+        n: examples of the training split.
+        devices: that share the trainings.
+    """
+
+    def init(told: Told, params: Any, model_state: Any) -> TrainState:
+        key = jax.random.key(told.seed)
+        return fresh_state(key, params, model_state, setting.method(told), setting.optimizer(told))
+
+    def initial(told: Told) -> Any:
+        problem = setting.problem(told.knobs)
+        inputs = problem.to_batch(inputs_of).inputs
+        return init_params(jax.random.key(told.seed), setting.model(problem), inputs)
+
+    def advance(
+        state: TrainState, told: Told, arrays: Any, first: Any, epoch: Any, offset: Any
+    ) -> tuple[TrainState, Record]:
+        problem, method = setting.problem(told.knobs), setting.method(told)
+        rows = setting.batch_size * method.batches
+        step = make_step(
+            setting.model(problem),
+            problem.tasks,
+            method,
+            setting.optimizer(told),
+            measure_every=setting.every,
+        )
+
+        def body(state: TrainState, i: Any) -> tuple[TrainState, StepMetrics]:
+            at = offset + i.astype(jnp.uint32) * np.uint32(rows)
+            chosen = indices(told.seed, epoch, at, rows, n, jnp)
+            # The count that all trainings share, so that `measure_every` stays a branch under vmap.
+            state = state._replace(step=first + i)
+            return step(state, problem.to_batch(gather(arrays, chosen)))
+
+        state, metrics = lax.scan(body, state, jnp.arange(setting.every, dtype=jnp.int32))
+        return state, recorded(metrics)
+
+    shared_init = over_trainings(initial, devices)
+    own_init = over_trainings(init, devices)
+    return Compiled(
+        init=lambda told: own_init(told, *shared_init(told)),
+        advance=over_trainings(advance, devices, shared=(2, 3, 4, 5), donate=(0,)),
+    )
+
+
+def recorded(metrics: StepMetrics) -> Record:
+    """A record of T steps from their metrics `[T, ...]`; NaN where no step measured."""
+    mean = {
+        name: jnp.nanmean(getattr(metrics, name), axis=0)
+        for name in Record._fields
+        if name != "residual"
+    }
+    return Record(residual=jnp.max(metrics.residual), **mean)
+
+
+def judge(setting: Setting, devices: int) -> Judge:
+    """How trainings under a setting are evaluated; the method plays no part."""
+
+    def metrics_of(told: Told, params: Any, model_state: Any, batches: Any) -> Any:
+        problem = setting.problem(told.knobs)
+        sums = evaluation_sums(setting.model(problem), problem.tasks, problem.to_batch)
+
+        def add(_: None, batch: Any) -> tuple[None, Any]:
+            return None, sums(params, model_state, *batch)
+
+        _, parts = lax.scan(add, None, batches)
+        found = {}
+        for task in problem.tasks:
+            stats, loss, count = jax.tree.map(lambda x: x.sum(axis=0), parts[task.name])
+            scores = dict(task.metric.compute(stats))
+            found[task.name] = scores | {"loss": loss / count}
+        return found
+
+    def first(told: Told, params: Any, model_state: Any, batches: Any) -> Best:
+        shapes = jax.eval_shape(metrics_of, told, params, model_state, batches)
+        nothing = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
+        return Best(jnp.asarray(-jnp.inf), jnp.zeros((), jnp.int32), params, model_state, nothing)
+
+    def settle(
+        best: Best, told: Told, params: Any, model_state: Any, step: Any, batches: Any
+    ) -> tuple[Best, Float[Array, " K"]]:
+        problem = setting.problem(told.knobs)
+        found = metrics_of(told, params, model_state, batches)
+        main = jnp.stack([found[task.name][setting.metrics[task.name]] for task in problem.tasks])
+        signs = [
+            1.0 if task.metric.higher_is_better[setting.metrics[task.name]] else -1.0
+            for task in problem.tasks
+        ]
+        score = selection_score(main, jnp.asarray(signs), told.judges)
+        new = Best(score, step, params, model_state, found)
+        better = score > best.score
+        kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)
+        return kept, main
+
+    def test(best: Best, told: Told, batches: Any) -> Any:
+        found = metrics_of(told, best.params, best.model_state, batches)
+        there = best.score > -jnp.inf
+        return jax.tree.map(lambda x: jnp.where(there, x, jnp.nan), found)
+
+    return Judge(
+        first=over_trainings(first, devices, shared=(3,)),
+        settle=over_trainings(settle, devices, shared=(4, 5), donate=(0,)),
+        test=over_trainings(test, devices, shared=(2,)),
+    )
+
+
+def selection_score(
+    metrics: Float[Array, " K"], signs: Float[Array, " K"], judges: Float[Array, " K"]
+) -> Float[Array, ""]:
+    """The mean over the judging tasks of ±log(metric), the sign making more be better.
+
+    Relative changes of every task weigh alike. -inf where a judging metric is not a number.
+    """
+    logs = signs * jnp.log(metrics)
+    score = jnp.sum(jnp.where(judges > 0, logs, 0.0)) / jnp.sum(judges > 0)
+    return jnp.where(jnp.isnan(score), -jnp.inf, score)
+
+
+def evaluation_arrays(split: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """A split as batches of one size: arrays `[N, B, ...]` by feature, and weights `[N, B]`."""
+    batches = list(evaluation_batches(split, min(EVALUATION_ROWS, len(split))))
+    raw = {name: np.stack([batch[name] for batch, _ in batches]) for name in batches[0][0]}
+    return raw, np.stack([weights for _, weights in batches])
+
+
+def start(first: int, batch_size: int, n: int, steps: int) -> tuple[np.int32, np.uint32, np.uint32]:
+    """What `advance` is told of where its steps lie: (first step, epoch, offset)."""
+    epoch, offset = position(first, batch_size, n, steps)
+    return np.int32(first), np.uint32(epoch), np.uint32(offset)
