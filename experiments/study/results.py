@@ -1,5 +1,6 @@
 """What a study found: its files read back, and each arm's trial chosen on the validation split."""
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -191,7 +192,8 @@ def call_path(folder: Path, program: str, call: int) -> Path:
 def read_call(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a call's file, leading axis its trainings; None where there is no whole one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Read first: numpy leaves a damaged file open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return dict(file)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None

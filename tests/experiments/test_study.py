@@ -1,0 +1,294 @@
+"""A study: its trainings are `train`'s, it survives being killed, and it chooses on validation."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import parts, run
+from experiments.commands import Study
+from experiments.config import find_problem
+from experiments.errors import UserError
+from experiments.study import command, results, training
+from experiments.study import run as study
+from experiments.study.config import programs, simplex_grid
+from tests.experiments import tiny
+
+SPLITS = {**tiny.SPLITS, "validation": tiny.Digits(60, 2)}
+SMALL = Study(
+    problem="multi_digits",
+    methods=("pcgrad",),
+    seeds=("0-1",),
+    learning_rates=(1e-3, 1e-2),
+    front_points=2,
+    steps=6,
+    evaluate_every=3,
+    batch_size=16,
+    hidden=(8,),
+    width=3,
+)
+
+
+@pytest.fixture(autouse=True)
+def noise(monkeypatch):
+    monkeypatch.setattr(study, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
+    monkeypatch.setattr(run, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
+
+
+class Stopped(Exception):
+    pass
+
+
+def go(folder, given=SMALL, resume=False, stop_at=None):
+    """Run a study, to its end or until it enters its call number `stop_at`; returns the calls."""
+    entered = []
+
+    def enter(program, call, calls):
+        if len(entered) == stop_at:
+            raise Stopped
+        entered.append((program, call))
+
+    config, not_served = command.resolve(given)
+    try:
+        study.study(
+            config,
+            folder,
+            data_dir=Path("unused"),
+            resume=resume,
+            watcher=study.Watcher(entered=enter),
+            about={"command": command.command_line(given), "not_served": not_served},
+        )
+    except Stopped:
+        pass
+    return entered
+
+
+def contents(folder):
+    found = tiny.contents(folder)
+    found.pop("timing.json", None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study that ran to its end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
+        folder = tmp_path_factory.mktemp("studies") / "whole"
+        go(folder)
+    return folder
+
+
+def test_a_study_is_read_back_whole(whole):
+    found = results.load(whole)
+    assert list(found.arms) == [
+        "equal",
+        "single:left",
+        "single:right",
+        "static:1.33,0.667",
+        "static:0.667,1.33",
+        "pcgrad",
+    ]
+    for result in found.arms.values():
+        assert result.scores.shape == (2, 2)
+        assert result.chosen == np.argmax(result.scores.mean(axis=1))
+        assert set(result.best_step) <= {3, 6}
+        assert (result.failed == -1).all()
+        assert result.curves.losses.shape == (2, 2, 2)
+        assert result.curves.cosine.shape == (2, 2, 2, 2)
+        assert np.isfinite(result.curves.cosine).all()
+        for split in (result.validation, result.test):
+            assert split["left"]["accuracy"].shape == (2,)
+            assert (split["right"]["loss"] > 0).all()
+    # The kept step is the best of the curve, by the rule's score.
+    logs = np.log(found.arms["pcgrad"].curves.validation).mean(axis=-1)
+    kept = found.arms["pcgrad"].best_step // 3 - 1
+    np.testing.assert_array_equal(kept, logs.argmax(axis=1))
+    alone = results.single_task(found)
+    np.testing.assert_array_equal(
+        alone["right"]["f1"], found.arms["single:right"].test["right"]["f1"]
+    )
+
+
+def test_a_study_stopped_and_resumed_gives_the_same_bytes(whole, tmp_path):
+    folder = tmp_path / "stopped"
+    config, _ = command.resolve(SMALL)
+    assert len(go(folder, stop_at=3)) == 3
+    with pytest.raises(UserError, match="not finished: continue it with study --resume"):
+        results.load(folder)
+    damaged = results.call_path(folder, "static", 1)
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    again = go(folder, resume=True)
+    assert again[0] == ("static", 1)
+    assert ("static", 0) not in again
+    assert contents(folder) == contents(whole)
+    assert go(folder, resume=True) == []
+    calls = sum(math.ceil(len(p.trainings) / config.width) for p in programs(config))
+    timing = json.loads((folder / "timing.json").read_text())
+    assert sum(map(len, timing.values())) == calls
+
+
+def test_a_row_is_the_run_of_its_method_and_seed(whole, tmp_path):
+    """Losses of a study's training against `train` with the same method and seed, step by step."""
+    every_step = dataclasses.replace(
+        SMALL, seeds=("1",), learning_rates=(1e-2,), evaluate_every=1, front_points=0, width=2
+    )
+    go(tmp_path / "study", every_step)
+    found = results.load(tmp_path / "study")
+    config = dataclasses.replace(
+        tiny.CONFIG, seed=1, steps=6, steps_per_dispatch=1, checkpoint_every=6
+    )
+    for name, options in (("pcgrad", {}), ("static", {"weights": [1.0, 0.0]})):
+        config = dataclasses.replace(config, method=name, method_options={name: options})
+        out = tmp_path / name
+        summary = run.train(
+            config, out, data_dir=Path("unused"), resume=False, watcher=run.Watcher()
+        )
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        losses = [[line["losses"][task] for task in ("left", "right")] for line in lines]
+        row = found.arms["pcgrad" if name == "pcgrad" else "single:left"]
+        np.testing.assert_allclose(row.curves.losses[0], losses, rtol=1e-5)
+        if row.best_step[0] == 6:
+            task = summary["test"]["left"]
+            for metric, value in task.items():
+                np.testing.assert_allclose(row.test["left"][metric][0], value, rtol=1e-5)
+
+
+def test_a_task_alone_is_the_problem_with_that_task_alone(whole):
+    config, _ = command.resolve(SMALL)
+    problem = find_problem("multi_digits")
+    alone = problem._replace(tasks=problem.tasks[:1])
+    n, told = len(SPLITS["train"]), None
+    states = []
+    for at, program_of in ((problem, 0), (alone, 0)):
+        item = programs(config)[program_of]
+        setting = study.setting(config, item, at)._replace(problem=lambda knobs, at=at: at)
+        told = study.told_of(config, item, item.trainings[4:7])
+        weights = np.array([[1.0, 0.0]] * 3, np.float32)[:, : len(at.tasks)]
+        told = told._replace(options={"static.weights": weights})
+        compiled = training.program(setting, parts.example_of(SPLITS["train"]), n, 1)
+        state, _ = compiled.advance(
+            compiled.init(told), told, SPLITS["train"].arrays, *training.start(0, 16, n, 3)
+        )
+        states.append(state.params)
+    for x, y in zip(
+        jax.tree.leaves(states[0]["shared"]), jax.tree.leaves(states[1]["shared"]), strict=True
+    ):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_devices_share_the_trainings(whole, tmp_path):
+    """4 devices give what one gives, to rounding."""
+    go(tmp_path / "four", dataclasses.replace(SMALL, width=4, devices=4))
+    one, four = results.load(whole), results.load(tmp_path / "four")
+    for name, result in one.arms.items():
+        np.testing.assert_allclose(
+            four.arms[name].curves.losses, result.curves.losses, rtol=1e-5, err_msg=name
+        )
+
+
+def test_a_training_that_fails_is_no_choice(tmp_path):
+    given = dataclasses.replace(
+        SMALL, learning_rates=(1e-3, 1e30), methods=("equal+pcgrad",), seeds=("0",), width=2
+    )
+    go(tmp_path / "failing", given)
+    found = results.load(tmp_path / "failing").arms["equal+pcgrad"]
+    assert found.chosen == 0
+    assert found.failed == [-1]
+    saved = results.read_call(results.call_path(tmp_path / "failing", "equal+pcgrad", 0))
+    assert saved["failed"][1] in (1, 2)
+
+
+def test_the_front_is_a_grid_over_the_simplex():
+    assert simplex_grid(2, 9) == [(w, pytest.approx(2 - w)) for w in (1.8, 1.6, 1.4, 1.2)] + [
+        (pytest.approx(w), pytest.approx(2 - w)) for w in (0.8, 0.6, 0.4, 0.2)
+    ]
+    for k in (2, 3, 4, 8):
+        found = np.array(simplex_grid(k, 15))
+        assert 0 < len(found) <= 15
+        np.testing.assert_allclose(found.sum(axis=1), k)
+        assert (found > 0).all()
+        assert len(np.unique(found.round(6), axis=0)) == len(found)
+    assert simplex_grid(1, 9) == simplex_grid(2, 0) == []
+
+
+def test_scores_compare_relative_changes():
+    both = jnp.ones(2)
+    score = training.selection_score
+    up, down = jnp.ones(2), jnp.array([1.0, -1.0])
+    halved = score(jnp.array([0.45, 0.8]), up, both) - score(jnp.array([0.9, 0.8]), up, both)
+    np.testing.assert_allclose(halved, -np.log(2) / 2, rtol=1e-5)
+    np.testing.assert_allclose(
+        score(jnp.array([0.5, 10.0]), down, both),
+        score(jnp.array([0.05, 1.0]), down, both),
+        rtol=1e-5,
+    )
+    assert score(jnp.array([0.5, jnp.nan]), up, jnp.array([1.0, 0.0])) == jnp.log(0.5)
+    assert score(jnp.array([0.5, jnp.nan]), up, both) == -jnp.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"metric": "acuracy"}, "no metric 'acuracy': did you mean 'accuracy'"),
+        ({"seeds": ()}, "at least one seed"),
+        ({"seeds": ("0-2", "1")}, "has a seed twice"),
+        ({"seeds": ("9-3",)}, "the range 9-3 is empty"),
+        ({"seeds": ("x",)}, "got 'x'"),
+        ({"methods": ("pcgard",)}, "did you mean 'pcgrad'"),
+        ({"methods": ("krum",)}, "multi_digits cannot be trained with krum"),
+        ({"methods": ("static",)}, "always among the baselines"),
+        ({"methods": ()}, "at least one method, or all"),
+        ({"learning_rates": ()}, "at least one number"),
+        ({"learning_rates": (0.0,)}, "must be positive, got 0"),
+        ({"weight_decays": (-1.0,)}, "at least 0, got -1"),
+        ({"steps": 7}, "--steps 7 must be a multiple of --evaluate-every 3"),
+        ({"grid": ("cagrad.c=1",)}, "'cagrad' is not studied"),
+        ({"grid": ("pcgrad.c=1",)}, "pcgrad has no option 'c'"),
+        ({"grid": ("pcgrad.order=fixed",)}, "must be numbers"),
+        ({"width": 3, "devices": 2}, "3 trainings do not divide over 2 devices"),
+        ({"problem": "multi_digit"}, "did you mean 'multi_digits'"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(change, said):
+    with pytest.raises(UserError) as error:
+        command.resolve(dataclasses.replace(SMALL, **change))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_of_another_study_is_overwritten(whole, tmp_path):
+    before = tiny.contents(whole)
+    with pytest.raises(UserError, match="already holds a study: pass --resume"):
+        go(whole)
+    with pytest.raises(UserError, match="another configuration: .*steps"):
+        go(whole, dataclasses.replace(SMALL, steps=9), resume=True)
+    assert tiny.contents(whole) == before
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        go(tmp_path)
+    with pytest.raises(UserError, match="no study in"):
+        go(tmp_path / "none", resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_options_are_tried_as_hyperparameters(tmp_path):
+    given = dataclasses.replace(
+        SMALL,
+        methods=("cagrad",),
+        grid=("cagrad.c=0.1,0.9",),
+        learning_rates=(1e-2,),
+        seeds=("0",),
+        front_points=0,
+        width=2,
+    )
+    go(tmp_path / "grid", given)
+    found = results.load(tmp_path / "grid").arms["cagrad"]
+    assert [trial["cagrad.c"] for trial in found.arm.trials] == [0.1, 0.9]
+    saved = results.read_call(results.call_path(tmp_path / "grid", "cagrad", 0))
+    assert not np.array_equal(saved["curve/weights"][0], saved["curve/weights"][1])
