@@ -5,7 +5,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -263,20 +263,18 @@ def told_of(config: StudyConfig, item: Program, rows: Sequence[Training]) -> Tol
         owner, _, option = key.rpartition(".")
         return trial[key] if key in trial else arm.options[owner][option]
 
+    def array(values: Iterable[Any], dtype: Any = np.float32) -> Any:
+        return np.array(list(values), dtype)
+
     return Told(
-        seed=np.array([config.seeds[row.seed] for row in filled], np.uint32),
-        learning_rate=np.array([trial["learning_rate"] for trial in trials], np.float32),
-        weight_decay=np.array([trial["weight_decay"] for trial in trials], np.float32),
+        seed=array((config.seeds[row.seed] for row in filled), np.uint32),
+        learning_rate=array(trial["learning_rate"] for trial in trials),
+        weight_decay=array(trial["weight_decay"] for trial in trials),
         options={
-            key: np.array(
-                [number(key, arm, trial) for arm, trial in zip(arms, trials, strict=True)],
-                np.float32,
-            )
+            key: array(number(key, arm, trial) for arm, trial in zip(arms, trials, strict=True))
             for key in item.traced
         },
-        judges=np.array(
-            [[task in arm.tasks for task in config.metrics] for arm in arms], np.float32
-        ),
+        judges=array([task in arm.tasks for task in config.metrics] for arm in arms),
         knobs={},
     )
 

@@ -27,8 +27,6 @@ from jmtl.train.step import StepMetrics, make_step
 AXIS = "trainings"
 EVALUATION_ROWS = 1_000
 
-Numbers = Array | np.ndarray
-
 
 class Told(NamedTuple):
     """What a training is told; every leaf may be traced, and has a leading axis under `vmap`.
@@ -42,12 +40,12 @@ class Told(NamedTuple):
         knobs: numbers of the problem by name, for `Recipe.problem`.
     """
 
-    seed: UInt32[Numbers, ""]
-    learning_rate: Float[Numbers, ""]
-    weight_decay: Float[Numbers, ""]
-    options: Mapping[str, Float[Numbers, "..."]]
-    judges: Float[Numbers, " K"]
-    knobs: Mapping[str, Float[Numbers, ""]]
+    seed: UInt32[Array, ""]
+    learning_rate: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+    options: Mapping[str, Float[Array, "..."]]
+    judges: Float[Array, " K"]
+    knobs: Mapping[str, Float[Array, ""]]
 
 
 class Setting(NamedTuple):

@@ -1,5 +1,6 @@
 """A study: its trainings are `train`'s, it survives being killed, and it chooses on validation."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -54,7 +55,7 @@ def go(folder, given=SMALL, resume=False, stop_at=None):
         entered.append((program, call))
 
     config, not_served = command.resolve(given)
-    try:
+    with contextlib.suppress(Stopped):
         study.study(
             config,
             folder,
@@ -63,8 +64,6 @@ def go(folder, given=SMALL, resume=False, stop_at=None):
             watcher=study.Watcher(entered=enter),
             about={"command": command.command_line(given), "not_served": not_served},
         )
-    except Stopped:
-        pass
     return entered
 
 
@@ -266,7 +265,7 @@ def test_nothing_of_another_study_is_overwritten(whole, tmp_path):
     before = tiny.contents(whole)
     with pytest.raises(UserError, match="already holds a study: pass --resume"):
         go(whole)
-    with pytest.raises(UserError, match="another configuration: .*steps"):
+    with pytest.raises(UserError, match=r"another configuration: .*steps"):
         go(whole, dataclasses.replace(SMALL, steps=9), resume=True)
     assert tiny.contents(whole) == before
     (tmp_path / "notes.txt").write_text("mine")
