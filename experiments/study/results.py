@@ -81,9 +81,9 @@ class Results(NamedTuple):
         config: what was run.
         about: `command`, `versions`, `device`, `not_served` (lines), `data` (rows by split).
         arms: by name, in the study's order; `equal` is the first.
-        timing: by program and call ("0", "1", …): `seconds` in all, `first_dispatch_seconds` with
-            compiling, `dispatch_seconds` (a list, each of `steps` updates of `width` trainings),
-            `evaluate_seconds` (a list).
+        timing: by program and call ("0", "1", …): `seconds` in all, `dispatch_seconds` (a list,
+            each of `steps` updates of `width` trainings), `dispatch_seconds_beside_compiling`
+            (likewise, where another program was being compiled), `evaluate_seconds` (a list).
         higher_is_better: by task and metric.
     """
 

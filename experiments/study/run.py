@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from experiments.problem import Problem
 from experiments.study import training
 from experiments.study.config import Program, StudyConfig, Training, calls, programs
 from experiments.study.results import call_path, read_call
-from experiments.study.training import Compiled, Judge, Setting, Told
+from experiments.study.training import Common, Compiled, Setting, Told
 from jmtl.data import source
 from jmtl.method import Method
 from jmtl.train import records
@@ -211,19 +212,30 @@ def _run(config: StudyConfig, problem: Problem, folder: Path, data: Data, watche
     watcher.began(len(plan), updates)
     left = sum(len(rows) for found in todo.values() for _, rows in found) * config.steps
     watcher.stepped(updates - left)
-    judge = training.judge(setting(config, plan[0], problem), config.devices)
-    for item in plan:
-        if not todo[item.name]:
-            continue
-        compiled = training.program(
-            setting(config, item, problem), data.example, data.rows["train"], config.devices
-        )
-        n = len(calls(item, config.width))
-        for i, rows in todo[item.name]:
-            watcher.entered(item.name, i, n)
-            found, times = train_call(config, item, rows, compiled, judge, data, problem, watcher)
-            _save_call(call_path(folder, item.name, i), found)
-            _add_times(folder / "timing.json", item.name, i, times)
+    common = training.common(setting(config, plan[0], problem), data.example, config.devices)
+    n = data.rows["train"]
+
+    def compile_(item: Program) -> Compiled:
+        told = training.place(told_of(config, item, item.trainings[:1]), config.devices, False)
+        feed = (data.training, *training.start(0, 1, n, config.evaluate_every))
+        made = training.program(setting(config, item, problem), n, config.devices)
+        return training.compile_now(made, told, *common.params(told), feed)
+
+    plan = [item for item in plan if todo[item.name]]
+    with ThreadPoolExecutor(1) as ahead:
+        # A program is compiled while the one before it trains.
+        coming = [ahead.submit(compile_, item) for item in plan[:1]]
+        for item, after in zip(plan, [*plan[1:], None][: len(plan)], strict=True):
+            compiled = coming.pop().result()
+            if after is not None:
+                coming.append(ahead.submit(compile_, after))
+            for i, rows in todo[item.name]:
+                watcher.entered(item.name, i, len(calls(item, config.width)))
+                found, times = train_call(
+                    config, item, rows, compiled, common, data, problem, watcher, coming[:1]
+                )
+                _save_call(call_path(folder, item.name, i), found)
+                _add_times(folder / "timing.json", item.name, i, times)
 
 
 def setting(config: StudyConfig, item: Program, problem: Problem) -> Setting:
@@ -284,34 +296,42 @@ def train_call(
     item: Program,
     rows: Sequence[Training],
     compiled: Compiled,
-    judge: Judge,
+    common: Common,
     data: Data,
     problem: Problem,
     watcher: Watcher,
+    compiling: Sequence[Future[Compiled]],
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Train the rows of one call; returns the arrays to keep `[len(rows), ...]`, and times."""
+    """Train the rows of one call; returns the arrays to keep `[len(rows), ...]`, and times.
+
+    Dispatches beside which another program compiled (`compiling`) are told apart in the times.
+    """
     told = training.place(told_of(config, item, rows), config.devices, shared=False)
     batch = config.batch_size * _batches(config, item, problem)
     began = time.perf_counter()
-    state = compiled.init(told)
-    best = judge.first(told, state.params, state.model_state, data.validation)
+    params, model_state = common.params(told)
+    state = compiled.init(told, params, model_state)
+    best = common.first(told, params, model_state, data.validation)
     curves: list[Any] = []
-    seconds, judging = [], []
+    alone: list[float] = []
+    beside: list[float] = []
+    judging: list[float] = []
     for first in range(0, config.steps, config.evaluate_every):
         at = training.start(first, batch, data.rows["train"], config.evaluate_every)
+        disturbed = not all(future.done() for future in compiling)
         before = time.perf_counter()
         state, record = compiled.advance(state, told, data.training, *at)
         jax.block_until_ready(state)
         between = time.perf_counter()
         step = np.int32(first + config.evaluate_every)
-        best, main = judge.settle(
+        best, main = common.settle(
             best, told, state.params, state.model_state, step, data.validation
         )
         curves.append(jax.device_get({**record._asdict(), "validation": main}))
-        seconds.append(between - before)
+        (beside if disturbed else alone).append(between - before)
         judging.append(time.perf_counter() - between)
         watcher.stepped(config.evaluate_every * len(rows))
-    test = judge.test(best, told, data.test)
+    test = common.test(best, told, data.test)
     kept = jax.device_get(
         {
             "score": best.score,
@@ -328,9 +348,9 @@ def train_call(
         "trainings": len(rows),
         "width": config.width,
         "seconds": round(time.perf_counter() - began, 3),
-        "first_dispatch_seconds": round(seconds[0], 3),  # compiles
-        "dispatch_seconds": [round(x, 6) for x in seconds[1:] or seconds],
-        "evaluate_seconds": [round(x, 6) for x in judging[1:] or judging],
+        "dispatch_seconds": [round(x, 6) for x in alone],
+        "dispatch_seconds_beside_compiling": [round(x, 6) for x in beside],
+        "evaluate_seconds": [round(x, 6) for x in judging],
     }
     return {name: np.asarray(values)[: len(rows)] for name, values in kept.items()}, times
 

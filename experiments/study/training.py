@@ -103,25 +103,27 @@ class Compiled(NamedTuple):
     """A program over W trainings.
 
     Attributes:
-        init: `(told [W, ...]) -> TrainState [W, ...]`.
+        init: `(told [W, ...], params, model_state) -> TrainState [W, ...]`.
         advance: `(states, told, arrays, first, epoch, offset) -> (states, Record [W, ...])`: the
             steps first … first + every - 1; donates the states.
     """
 
-    init: Callable[[Told], TrainState]
+    init: Callable[..., TrainState]
     advance: Callable[..., tuple[TrainState, Record]]
 
 
-class Judge(NamedTuple):
-    """Evaluation of W trainings.
+class Common(NamedTuple):
+    """What W trainings share whatever their method: how they begin and how they are judged.
 
     Attributes:
+        params: `(told) -> (params, model_state)` before the first step.
         first: `(told, params, model_state, validation) -> Best` before the first evaluation.
         settle: `(best, told, params, model_state, step, validation) -> (best, [W, K])`, the
             metrics that choose.
         test: `(best, told, test) -> ` metrics `[W]` by task and name.
     """
 
+    params: Callable[[Told], tuple[Any, Any]]
     first: Callable[..., Best]
     settle: Callable[..., tuple[Best, Float[Array, "W K"]]]
     test: Callable[..., Mapping[str, Mapping[str, Float[Array, " W"]]]]
@@ -159,12 +161,11 @@ def place(tree: Any, devices: int, shared: bool) -> Any:
     )
 
 
-def program(setting: Setting, inputs_of: Mapping[str, Any], n: int, devices: int) -> Compiled:
-    """The program that trains under a setting.
+def program(setting: Setting, n: int, devices: int) -> Compiled:
+    """The program that trains under a setting, compiled when it is first called.
 
     Args:
         setting: the setting.
-        inputs_of: one raw example `[1, ...]` by feature, for shapes.
         n: examples of the training split.
         devices: that share the trainings.
     """
@@ -172,11 +173,6 @@ def program(setting: Setting, inputs_of: Mapping[str, Any], n: int, devices: int
     def init(told: Told, params: Any, model_state: Any) -> TrainState:
         key = jax.random.key(told.seed)
         return fresh_state(key, params, model_state, setting.method(told), setting.optimizer(told))
-
-    def initial(told: Told) -> Any:
-        problem = setting.problem(told.knobs)
-        inputs = problem.to_batch(inputs_of).inputs
-        return init_params(jax.random.key(told.seed), setting.model(problem), inputs)
 
     def advance(
         state: TrainState, told: Told, arrays: Any, first: Any, epoch: Any, offset: Any
@@ -201,12 +197,26 @@ def program(setting: Setting, inputs_of: Mapping[str, Any], n: int, devices: int
         state, metrics = lax.scan(body, state, jnp.arange(setting.every, dtype=jnp.int32))
         return state, recorded(metrics)
 
-    shared_init = over_trainings(initial, devices)
-    own_init = over_trainings(init, devices)
     return Compiled(
-        init=lambda told: own_init(told, *shared_init(told)),
+        init=over_trainings(init, devices),
         advance=over_trainings(advance, devices, shared=(2, 3, 4, 5), donate=(0,)),
     )
+
+
+def compile_now(made: Compiled, told: Told, params: Any, model_state: Any, feed: Any) -> Compiled:
+    """The same program, compiled for arguments like these; may run beside other work.
+
+    Args:
+        made: of `program`.
+        told: of a call.
+        params: of a call.
+        model_state: of a call.
+        feed: what `advance` takes after `told`.
+    """
+    init = made.init.lower(told, params, model_state).compile()  # type: ignore[attr-defined]
+    state = init(told, params, model_state)
+    advance = made.advance.lower(state, told, *feed).compile()  # type: ignore[attr-defined]
+    return Compiled(init, advance)
 
 
 def recorded(metrics: StepMetrics) -> Record:
@@ -219,8 +229,19 @@ def recorded(metrics: StepMetrics) -> Record:
     return Record(residual=jnp.max(metrics.residual), **mean)
 
 
-def judge(setting: Setting, devices: int) -> Judge:
-    """How trainings under a setting are evaluated; the method plays no part."""
+def common(setting: Setting, example: Mapping[str, Any], devices: int) -> Common:
+    """How trainings under a setting begin and are evaluated; the method plays no part.
+
+    Args:
+        setting: the setting.
+        example: one raw example `[1, ...]` by feature, for shapes.
+        devices: that share the trainings.
+    """
+
+    def params(told: Told) -> tuple[Any, Any]:
+        problem = setting.problem(told.knobs)
+        inputs = problem.to_batch(example).inputs
+        return init_params(jax.random.key(told.seed), setting.model(problem), inputs)
 
     def metrics_of(told: Told, params: Any, model_state: Any, batches: Any) -> Any:
         problem = setting.problem(told.knobs)
@@ -263,7 +284,8 @@ def judge(setting: Setting, devices: int) -> Judge:
         there = best.score > -jnp.inf
         return jax.tree.map(lambda x: jnp.where(there, x, jnp.nan), found)
 
-    return Judge(
+    return Common(
+        params=over_trainings(params, devices),
         first=over_trainings(first, devices, shared=(3,)),
         settle=over_trainings(settle, devices, shared=(4, 5), donate=(0,)),
         test=over_trainings(test, devices, shared=(2,)),

@@ -170,9 +170,10 @@ def test_a_task_alone_is_the_problem_with_that_task_alone(whole):
         told = study.told_of(config, item, item.trainings[4:7])
         weights = np.array([[1.0, 0.0]] * 3, np.float32)[:, : len(at.tasks)]
         told = told._replace(options={"static.weights": weights})
-        compiled = training.program(setting, parts.example_of(SPLITS["train"]), n, 1)
+        params = training.common(setting, parts.example_of(SPLITS["train"]), 1).params(told)
+        compiled = training.program(setting, n, 1)
         state, _ = compiled.advance(
-            compiled.init(told), told, SPLITS["train"].arrays, *training.start(0, 16, n, 3)
+            compiled.init(told, *params), told, SPLITS["train"].arrays, *training.start(0, 16, n, 3)
         )
         states.append(state.params)
     for x, y in zip(
