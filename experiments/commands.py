@@ -122,6 +122,8 @@ class Study:
     """Scale every method's update to the norm of the equal-weights gradient."""
     front_points: Annotated[int, tyro.conf.arg(metavar="N")] = 9
     """Points of the front of static weights, at most."""
+    nulls: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Times that equal weights are trained again with other keys: what noise alone does."""
     metric: Annotated[str | None, _shown("each task's main one", "NAME")] = None
     """The metric that chooses hyperparameters and steps and is compared."""
     steps: Annotated[int | None, _shown(_RECIPES)] = None

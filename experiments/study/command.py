@@ -110,7 +110,7 @@ def arms_of(
     names = find_methods(command.methods)
     grids = parse_grids(command.grid, names)
     tasks = tuple(task.name for task in problem.tasks)
-    arms, not_served = baselines(problem, trials, command.front_points), []
+    arms, not_served = baselines(problem, trials, command.front_points, command.nulls), []
     for name in names:
         tried: list[dict[str, float]] = [dict(trial) for trial in trials]
         for key, values in grids.items():

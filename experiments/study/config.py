@@ -21,21 +21,23 @@ class Arm:
 
     Attributes:
         name: unique in the study.
-        kind: "equal", "single" (one task alone), "front" (a point of the front of static weights)
-            or "method".
+        kind: "equal", "single" (one task alone), "front" (a point of the front of static weights),
+            "null" (equal weights again, with other seeds) or "method".
         method: method names joined by "+", as `train` takes them.
         options: by method name, what does not vary within the arm.
         trials: the hyperparameters tried: `learning_rate`, `weight_decay`, and numeric options of
             the method as "cagrad.c".
         tasks: the names of the tasks whose validation metrics choose the trial and the step.
+        shift: what is added to the study's seeds: 0, but for "null".
     """
 
     name: str
-    kind: Literal["equal", "single", "front", "method"]
+    kind: Literal["equal", "single", "front", "null", "method"]
     method: str
     options: Mapping[str, Mapping[str, Any]]
     trials: Sequence[Mapping[str, float]]
     tasks: Sequence[str]
+    shift: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +123,18 @@ def simplex_grid(num_tasks: int, most: int) -> list[tuple[float, ...]]:
     return [tuple(k * x / m for x in part) for part in found][::-1] if len(found) <= most else []
 
 
-def baselines(problem: Problem, trials: Sequence[Mapping[str, float]], front: int) -> list[Arm]:
-    """Equal weights, each task alone, and the front of static weights.
+SHIFT = 2**20
+"""Between the seeds of equal weights and those of its first null, and from null to null."""
+
+
+def baselines(
+    problem: Problem, trials: Sequence[Mapping[str, float]], front: int, nulls: int = 0
+) -> list[Arm]:
+    """Equal weights, each task alone, the front of static weights, and nulls.
 
     All are `static`, so that one program trains them: a task alone is the weight 1 for it and 0
-    for the others, which leaves the shared parameters to it.
+    for the others, which leaves the shared parameters to it. A null is trained as equal weights
+    are, but for its keys: what is found between the two is noise.
     """
     names = [task.name for task in problem.tasks]
     k = len(names)
@@ -141,7 +150,12 @@ def baselines(problem: Problem, trials: Sequence[Mapping[str, float]], front: in
         arm("static:" + ",".join(f"{w:.3g}" for w in weights), "front", weights, names)
         for weights in simplex_grid(k, front)
     ]
-    return [arm(EQUAL, "equal", [1.0] * k, names), *alone, *grid]
+    same = arm(EQUAL, "equal", [1.0] * k, names)
+    others = [
+        dataclasses.replace(same, name=f"null:{i}", kind="null", shift=i * SHIFT)
+        for i in range(1, nulls + 1)
+    ]
+    return [same, *alone, *grid, *others]
 
 
 def programs(config: StudyConfig) -> list[Program]:

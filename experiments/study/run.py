@@ -19,7 +19,7 @@ from experiments.errors import UserError
 from experiments.parts import build_model, build_optimizer, example_of, open_splits
 from experiments.problem import Problem
 from experiments.study import training
-from experiments.study.config import Program, StudyConfig, Training, calls, programs
+from experiments.study.config import SHIFT, Program, StudyConfig, Training, calls, programs
 from experiments.study.results import call_path, read_call
 from experiments.study.training import Common, Compiled, Setting, Told
 from jmtl.data import source
@@ -123,8 +123,8 @@ def check(config: StudyConfig) -> None:
         raise UserError("--seeds: give at least one seed, as 0-9 or 0 1 2")
     if len(set(config.seeds)) != len(config.seeds):
         raise UserError(f"--seeds: {sorted(config.seeds)} has a seed twice")
-    if min(config.seeds) < 0 or max(config.seeds) >= 2**32:
-        raise UserError("--seeds must be in [0, 2**32)")
+    if min(config.seeds) < 0 or max(config.seeds) >= SHIFT:
+        raise UserError(f"--seeds must be in [0, {SHIFT})")
     for field in ("steps", "evaluate_every", "batch_size", "width", "devices"):
         if getattr(config, field) < 1:
             flag = "--" + field.replace("_", "-")
@@ -279,7 +279,10 @@ def told_of(config: StudyConfig, item: Program, rows: Sequence[Training]) -> Tol
         return np.array(list(values), dtype)
 
     return Told(
-        seed=array((config.seeds[row.seed] for row in filled), np.uint32),
+        seed=array(
+            (config.seeds[row.seed] + arm.shift for row, arm in zip(filled, arms, strict=True)),
+            np.uint32,
+        ),
         learning_rate=array(trial["learning_rate"] for trial in trials),
         weight_decay=array(trial["weight_decay"] for trial in trials),
         options={

@@ -27,6 +27,7 @@ SMALL = Study(
     seeds=("0-1",),
     learning_rates=(1e-3, 1e-2),
     front_points=2,
+    nulls=1,
     steps=6,
     evaluate_every=3,
     batch_size=16,
@@ -91,6 +92,7 @@ def test_a_study_is_read_back_whole(whole):
         "single:right",
         "static:1.33,0.667",
         "static:0.667,1.33",
+        "null:1",
         "pcgrad",
     ]
     for result in found.arms.values():
@@ -108,6 +110,8 @@ def test_a_study_is_read_back_whole(whole):
     logs = np.log(found.arms["pcgrad"].curves.validation).mean(axis=-1)
     kept = found.arms["pcgrad"].best_step // 3 - 1
     np.testing.assert_array_equal(kept, logs.argmax(axis=1))
+    null = found.arms["null:1"]  # trained as equal weights are, with other keys
+    assert not np.allclose(null.curves.losses, found.arms["equal"].curves.losses, rtol=1e-2)
     alone = results.single_task(found)
     np.testing.assert_array_equal(
         alone["right"]["f1"], found.arms["single:right"].test["right"]["f1"]
@@ -135,7 +139,13 @@ def test_a_study_stopped_and_resumed_gives_the_same_bytes(whole, tmp_path):
 def test_a_row_is_the_run_of_its_method_and_seed(whole, tmp_path):
     """Losses of a study's training against `train` with the same method and seed, step by step."""
     every_step = dataclasses.replace(
-        SMALL, seeds=("1",), learning_rates=(1e-2,), evaluate_every=1, front_points=0, width=2
+        SMALL,
+        seeds=("1",),
+        learning_rates=(1e-2,),
+        evaluate_every=1,
+        front_points=0,
+        nulls=0,
+        width=2,
     )
     go(tmp_path / "study", every_step)
     found = results.load(tmp_path / "study")
@@ -285,6 +295,7 @@ def test_options_are_tried_as_hyperparameters(tmp_path):
         learning_rates=(1e-2,),
         seeds=("0",),
         front_points=0,
+        nulls=0,
         width=2,
     )
     go(tmp_path / "grid", given)
