@@ -13,6 +13,7 @@ from experiments.errors import UserError
 from experiments.problem import Problem
 from experiments.study import run as runs
 from experiments.study.config import (
+    AUTO,
     Arm,
     StudyConfig,
     baselines,
@@ -22,9 +23,6 @@ from experiments.study.config import (
 )
 from experiments.study.progress import progress
 from jmtl.methods import nearest, options
-
-MOST_TRAININGS = 64
-"""Of one compiled call, unless --width says more: beyond it a CPU gains nothing."""
 
 
 def run(command: Study, console: Console) -> None:
@@ -74,10 +72,6 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
     for option in ("hidden", "dropout"):
         if (given := getattr(command, option)) is not None:
             encoder_options[option] = list(given) if option == "hidden" else given
-    each = max(len(arm.trials) for arm in arms) * max(len(seeds), 1)
-    width = command.width
-    if width is None:
-        width = -(-min(each, MOST_TRAININGS) // command.devices) * command.devices
 
     def chosen(field: str, default: Any) -> Any:
         value = getattr(command, field)
@@ -96,7 +90,7 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
         head_options=dict(recipe.head_options),
         metrics=find_metrics(problem, command.metric),
         norm_matched=command.norm_matched,
-        width=width,
+        width=chosen("width", AUTO),
         devices=command.devices,
     )
     runs.check(config)

@@ -58,6 +58,7 @@ class StudyConfig:
         metrics: by task, the metric that chooses and is compared.
         norm_matched: whether methods' updates have the norm of the equal-weights gradient.
         width: trainings of one compiled call; the last call of a program is filled up to it.
+            `AUTO` before the data is there.
         devices: that share a call.
     """
 
@@ -122,6 +123,9 @@ def simplex_grid(num_tasks: int, most: int) -> list[tuple[float, ...]]:
     found = [part for part in parts if len(set(part)) > 1]
     return [tuple(k * x / m for x in part) for part in found][::-1] if len(found) <= most else []
 
+
+AUTO = 0
+"""The width that becomes what fits the memory."""
 
 SHIFT = 2**20
 """Between the seeds of equal weights and those of its first null, and from null to null."""

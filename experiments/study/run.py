@@ -4,26 +4,24 @@ import dataclasses
 import io
 import json
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-import jmtl
-from experiments.config import find_problem, make_method
+from experiments.config import find_problem
 from experiments.errors import UserError
-from experiments.parts import build_model, build_optimizer, example_of, open_splits
 from experiments.problem import Problem
 from experiments.study import training
-from experiments.study.config import SHIFT, Program, StudyConfig, Training, calls, programs
+from experiments.study.call import setting_of, told_of, train_call
+from experiments.study.config import AUTO, SHIFT, Program, StudyConfig, calls, programs
+from experiments.study.data import Data, open_data
 from experiments.study.results import call_path, read_call
-from experiments.study.training import Common, Compiled, Setting, Told
-from jmtl.data import source
-from jmtl.method import Method
+from experiments.study.training import Compiled
+from experiments.study.width import fitting
 from jmtl.train import records
 
 
@@ -41,45 +39,6 @@ class Watcher(NamedTuple):
     entered: Callable[[str, int, int], None] = lambda program, call, calls: None
     stepped: Callable[[int], None] = lambda updates: None
     note: Callable[[str], None] = lambda text: None
-
-
-class Data(NamedTuple):
-    """A problem's splits on the devices.
-
-    Attributes:
-        example: one raw example `[1, ...]` by feature.
-        rows: examples by split.
-        training: `[n, ...]` by feature.
-        validation: batches `[N, B, ...]` by feature, and weights `[N, B]`.
-        test: likewise.
-    """
-
-    example: Mapping[str, Any]
-    rows: Mapping[str, int]
-    training: Any
-    validation: Any
-    test: Any
-
-
-def open_data(problem: Problem, data_dir: Path, devices: int) -> Data:
-    """A problem's splits, put on the devices.
-
-    Raises:
-        UserError: the data cannot be had, or it has no validation split.
-    """
-    splits = open_splits(problem, data_dir)
-    found = {name: splits(name) for name in ("train", "validation", "test")}
-
-    def placed(tree: Any) -> Any:
-        return training.place(tree, devices, shared=True)
-
-    return Data(
-        example_of(found["train"]),
-        {name: len(split) for name, split in found.items()},
-        placed(source.as_arrays(found["train"])),
-        placed(training.evaluation_arrays(found["validation"])),
-        placed(training.evaluation_arrays(found["test"])),
-    )
 
 
 def study(
@@ -106,8 +65,11 @@ def study(
     """
     check(config)
     problem = find_problem(config.problem)
-    made_for(config, folder, resume)
+    config = made_for(config, folder, resume)
     data = open_data(problem, data_dir, config.devices)
+    if config.width == AUTO:
+        width = fitting(config, programs(config), problem, data)
+        config = dataclasses.replace(config, width=width)
     try:
         _write_plan(config, folder, data, about)
         _run(config, problem, folder, data, watcher)
@@ -125,7 +87,7 @@ def check(config: StudyConfig) -> None:
         raise UserError(f"--seeds: {sorted(config.seeds)} has a seed twice")
     if min(config.seeds) < 0 or max(config.seeds) >= SHIFT:
         raise UserError(f"--seeds must be in [0, {SHIFT})")
-    for field in ("steps", "evaluate_every", "batch_size", "width", "devices"):
+    for field in ("steps", "evaluate_every", "batch_size", "devices"):
         if getattr(config, field) < 1:
             flag = "--" + field.replace("_", "-")
             raise UserError(f"{flag} must be at least 1, got {getattr(config, field)}")
@@ -135,7 +97,7 @@ def check(config: StudyConfig) -> None:
         )
     if config.devices > jax.device_count():
         raise UserError(f"--devices {config.devices}: there are {jax.device_count()}")
-    if config.width % config.devices:
+    if config.width < 0 or config.width % config.devices:
         raise UserError(
             f"--width {config.width} trainings do not divide over {config.devices} devices"
         )
@@ -151,21 +113,27 @@ def check(config: StudyConfig) -> None:
                 )
 
 
-def made_for(config: StudyConfig, folder: Path, resume: bool) -> None:
-    """Refuse a folder that is not this study's."""
+def made_for(config: StudyConfig, folder: Path, resume: bool) -> StudyConfig:
+    """The configuration with the saved width where it leaves that open.
+
+    Raises:
+        UserError: the folder is not this study's.
+    """
     path = folder / "study.json"
     if not path.exists():
         if resume:
             raise UserError(f"no study in {folder}: leave out --resume to start one")
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} holds other files: name another --out")
-        return
+        return config
     if not resume:
         raise UserError(
             f"{folder} already holds a study: pass --resume to continue it, or another --out"
         )
     try:
         saved = json.loads(path.read_text())["config"]
+        if config.width == AUTO:
+            config = dataclasses.replace(config, width=saved["width"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if lines := records.differing(saved, plain(config)):
@@ -174,6 +142,7 @@ def made_for(config: StudyConfig, folder: Path, resume: bool) -> None:
             f"the study in {folder} has another configuration: {'; '.join(lines[:4])}{more}. "
             "Give the saved values, or another --out"
         )
+    return config
 
 
 def plain(config: StudyConfig) -> dict[str, Any]:
@@ -212,13 +181,13 @@ def _run(config: StudyConfig, problem: Problem, folder: Path, data: Data, watche
     watcher.began(len(plan), updates)
     left = sum(len(rows) for found in todo.values() for _, rows in found) * config.steps
     watcher.stepped(updates - left)
-    common = training.common(setting(config, plan[0], problem), data.example, config.devices)
+    common = training.common(setting_of(config, plan[0], problem), data.example, config.devices)
     n = data.rows["train"]
 
     def compile_(item: Program) -> Compiled:
         told = training.place(told_of(config, item, item.trainings[:1]), config.devices, False)
         feed = (data.training, *training.start(0, 1, n, config.evaluate_every))
-        made = training.program(setting(config, item, problem), n, config.devices)
+        made = training.program(setting_of(config, item, problem), n, config.devices)
         return training.compile_now(made, told, *common.params(told), feed)
 
     plan = [item for item in plan if todo[item.name]]
@@ -232,144 +201,10 @@ def _run(config: StudyConfig, problem: Problem, folder: Path, data: Data, watche
             for i, rows in todo[item.name]:
                 watcher.entered(item.name, i, len(calls(item, config.width)))
                 found, times = train_call(
-                    config, item, rows, compiled, common, data, problem, watcher, coming[:1]
+                    config, item, rows, compiled, common, data, problem, watcher.stepped, coming[:1]
                 )
                 _save_call(call_path(folder, item.name, i), found)
                 _add_times(folder / "timing.json", item.name, i, times)
-
-
-def setting(config: StudyConfig, item: Program, problem: Problem) -> Setting:
-    """What the trainings of a program share."""
-    decays = any(trial["weight_decay"] for arm in config.arms for trial in arm.trials)
-
-    def method(told: Told) -> Method:
-        options = {name: dict(given) for name, given in item.options.items()}
-        for key, value in told.options.items():
-            owner, _, option = key.rpartition(".")
-            options.setdefault(owner, {})[option] = value
-        made = make_method(item.method, options, told.seed, problem)
-        return jmtl.norm_matched(made) if item.matched else made
-
-    return Setting(
-        problem=lambda knobs: problem,
-        model=lambda at: build_model(
-            config.encoder, config.encoder_options, config.head_options, at
-        ),
-        method=method,
-        optimizer=lambda told: build_optimizer(
-            config.optimizer, told.learning_rate, told.weight_decay if decays else 0.0
-        ),
-        metrics=config.metrics,
-        batch_size=config.batch_size,
-        every=config.evaluate_every,
-    )
-
-
-def told_of(config: StudyConfig, item: Program, rows: Sequence[Training]) -> Told:
-    """What the trainings of a call are told, `[W, ...]`: a short call repeats its first."""
-    filled = [*rows, *[rows[0]] * (config.width - len(rows))]
-    arms = [config.arms[row.arm] for row in filled]
-    trials = [arm.trials[row.trial] for arm, row in zip(arms, filled, strict=True)]
-
-    def number(key: str, arm: Any, trial: Mapping[str, float]) -> Any:
-        owner, _, option = key.rpartition(".")
-        return trial[key] if key in trial else arm.options[owner][option]
-
-    def array(values: Iterable[Any], dtype: Any = np.float32) -> Any:
-        return np.array(list(values), dtype)
-
-    return Told(
-        seed=array(
-            (config.seeds[row.seed] + arm.shift for row, arm in zip(filled, arms, strict=True)),
-            np.uint32,
-        ),
-        learning_rate=array(trial["learning_rate"] for trial in trials),
-        weight_decay=array(trial["weight_decay"] for trial in trials),
-        options={
-            key: array(number(key, arm, trial) for arm, trial in zip(arms, trials, strict=True))
-            for key in item.traced
-        },
-        judges=array([task in arm.tasks for task in config.metrics] for arm in arms),
-        knobs={},
-    )
-
-
-def train_call(
-    config: StudyConfig,
-    item: Program,
-    rows: Sequence[Training],
-    compiled: Compiled,
-    common: Common,
-    data: Data,
-    problem: Problem,
-    watcher: Watcher,
-    compiling: Sequence[Future[Compiled]],
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Train the rows of one call; returns the arrays to keep `[len(rows), ...]`, and times.
-
-    Dispatches beside which another program compiled (`compiling`) are told apart in the times.
-    """
-    told = training.place(told_of(config, item, rows), config.devices, shared=False)
-    batch = config.batch_size * _batches(config, item, problem)
-    began = time.perf_counter()
-    params, model_state = common.params(told)
-    state = compiled.init(told, params, model_state)
-    best = common.first(told, params, model_state, data.validation)
-    curves: list[Any] = []
-    alone: list[float] = []
-    beside: list[float] = []
-    judging: list[float] = []
-    for first in range(0, config.steps, config.evaluate_every):
-        at = training.start(first, batch, data.rows["train"], config.evaluate_every)
-        disturbed = not all(future.done() for future in compiling)
-        before = time.perf_counter()
-        state, record = compiled.advance(state, told, data.training, *at)
-        jax.block_until_ready(state)
-        between = time.perf_counter()
-        step = np.int32(first + config.evaluate_every)
-        best, main = common.settle(
-            best, told, state.params, state.model_state, step, data.validation
-        )
-        curves.append(jax.device_get({**record._asdict(), "validation": main}))
-        (beside if disturbed else alone).append(between - before)
-        judging.append(time.perf_counter() - between)
-        watcher.stepped(config.evaluate_every * len(rows))
-    test = common.test(best, told, data.test)
-    kept = jax.device_get(
-        {
-            "score": best.score,
-            "best_step": best.step,
-            "failed": state.failed[:, 0],
-            **_by_path("validation", best.validation),
-            **_by_path("test", test),
-        }
-    )
-    for name in curves[0]:
-        kept[f"curve/{name}"] = np.stack([curve[name] for curve in curves], axis=1)
-    times = {
-        "steps": config.evaluate_every,
-        "trainings": len(rows),
-        "width": config.width,
-        "seconds": round(time.perf_counter() - began, 3),
-        "dispatch_seconds": [round(x, 6) for x in alone],
-        "dispatch_seconds_beside_compiling": [round(x, 6) for x in beside],
-        "evaluate_seconds": [round(x, 6) for x in judging],
-    }
-    return {name: np.asarray(values)[: len(rows)] for name, values in kept.items()}, times
-
-
-def _batches(config: StudyConfig, item: Program, problem: Problem) -> int:
-    """How many batches the program's method takes a step."""
-    arm = config.arms[item.trainings[0].arm]
-    return make_method(item.method, arm.options, 0, problem).batches
-
-
-def _by_path(split: str, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        f"{split}/{task}/{name}": value
-        for task, scores in metrics.items()
-        for name, value in scores.items()
-    }
 
 
 def _save_call(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

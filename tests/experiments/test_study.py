@@ -15,7 +15,7 @@ from experiments import parts, run
 from experiments.commands import Study
 from experiments.config import find_problem
 from experiments.errors import UserError
-from experiments.study import command, results, training
+from experiments.study import call, command, data, results, training, width
 from experiments.study import run as study
 from experiments.study.config import programs, simplex_grid
 from tests.experiments import tiny
@@ -38,7 +38,7 @@ SMALL = Study(
 
 @pytest.fixture(autouse=True)
 def noise(monkeypatch):
-    monkeypatch.setattr(study, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
+    monkeypatch.setattr(data, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
     monkeypatch.setattr(run, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
 
 
@@ -78,7 +78,7 @@ def contents(folder):
 def whole(tmp_path_factory):
     """A study that ran to its end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
+        patch.setattr(data, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
         folder = tmp_path_factory.mktemp("studies") / "whole"
         go(folder)
     return folder
@@ -176,8 +176,8 @@ def test_a_task_alone_is_the_problem_with_that_task_alone(whole):
     states = []
     for at, program_of in ((problem, 0), (alone, 0)):
         item = programs(config)[program_of]
-        setting = study.setting(config, item, at)._replace(problem=lambda knobs, at=at: at)
-        told = study.told_of(config, item, item.trainings[4:7])
+        setting = call.setting_of(config, item, at)._replace(problem=lambda knobs, at=at: at)
+        told = call.told_of(config, item, item.trainings[4:7])
         weights = np.array([[1.0, 0.0]] * 3, np.float32)[:, : len(at.tasks)]
         told = told._replace(options={"static.weights": weights})
         params = training.common(setting, parts.example_of(SPLITS["train"]), 1).params(told)
@@ -303,3 +303,15 @@ def test_options_are_tried_as_hyperparameters(tmp_path):
     assert [trial["cagrad.c"] for trial in found.arm.trials] == [0.1, 0.9]
     saved = results.read_call(results.call_path(tmp_path / "grid", "cagrad", 0))
     assert not np.array_equal(saved["curve/weights"][0], saved["curve/weights"][1])
+
+
+def test_the_width_fits_an_arm_and_the_memory(monkeypatch):
+    config, _ = command.resolve(dataclasses.replace(SMALL, width=None))
+    problem = find_problem("multi_digits")
+    opened = data.open_data(problem, Path("unused"), 2)
+    config = dataclasses.replace(config, devices=2)
+    assert width.fitting(config, programs(config), problem, opened) == 4  # 2 trials × 2 seeds
+    monkeypatch.setattr(width, "SMALL_BYTES", 0)
+    assert width.fitting(config, programs(config), problem, opened) == 4
+    monkeypatch.setattr(width, "_memory", lambda: 1.0)
+    assert width.fitting(config, programs(config), problem, opened) == 2
