@@ -4,7 +4,15 @@ Nothing outside this package imports flax.
 """
 
 from jmtl.nn.encoders import ENCODERS, MLP, LeNet, ResNet, make_encoder
-from jmtl.nn.heads import HEADS, DenseHead, classification, make_head, make_heads, regression
+from jmtl.nn.heads import (
+    HEADS,
+    DenseHead,
+    MapHead,
+    classification,
+    make_head,
+    make_heads,
+    regression,
+)
 from jmtl.nn.layers import ACTIVATIONS, INITIALISERS, Dropout
 from jmtl.nn.model import Model, model, summary
 
@@ -17,6 +25,7 @@ __all__ = [
     "DenseHead",
     "Dropout",
     "LeNet",
+    "MapHead",
     "Model",
     "ResNet",
     "classification",

@@ -1,10 +1,16 @@
-"""Heads: flax modules from the representation to one task's output."""
+"""Heads: flax modules from the representation to one task's output.
 
+A representation is a vector `[B, F]`, a map `[B, H, W, C]`, a sequence `[B, T, C]`, or several of
+these by name, of which a head is given the one that its attribute `reads` names.
+"""
+
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -24,6 +30,7 @@ class DenseHead(nn.Module):
         kernel_init: A name in `jmtl.nn.INITIALISERS`.
         dtype: What it computes in; None takes the wider of inputs and parameters.
         axis_name: pmap's axis.
+        reads: The part of a representation that has several.
     """
 
     features: int
@@ -33,10 +40,13 @@ class DenseHead(nn.Module):
     kernel_init: str = "lecun_normal"
     dtype: Any = None
     axis_name: str | None = None
+    reads: str = "vector"
 
     @nn.compact
-    def __call__(self, representation: Float[Array, "B F"], train: bool) -> Float[Array, "B D"]:
-        """Answer `[B, features]` for `[B, F]`."""
+    def __call__(
+        self, representation: Float[Array, "B *d F"], train: bool
+    ) -> Float[Array, "B *d D"]:
+        """Answer `[B, ..., features]` for `[B, ..., F]`."""
         x, init = representation, initialiser(self.kernel_init)
         for width in self.hidden:
             x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, kernel_init=init)(x))
@@ -44,6 +54,68 @@ class DenseHead(nn.Module):
                 x = Dropout(self.dropout, axis_name=self.axis_name)(x, train)
         x = nn.Dense(self.features, dtype=self.dtype, kernel_init=init)(x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+class MapHead(nn.Module):
+    """A 1×1 convolution, after hidden 3×3 ones if any, resized. Its output is at least float32.
+
+    Attributes:
+        features: The size of the output's last dimension.
+        size: Height and width that the output is resized to, linearly; None keeps the
+            representation's.
+        bias: What the output's bias begins at, one number a feature. Default: all 0.
+        hidden: The channels of the hidden convolutions.
+        activation: A name in `jmtl.nn.ACTIVATIONS`, after every hidden convolution.
+        dropout: The rate of whole channels after every hidden convolution.
+        kernel_init: A name in `jmtl.nn.INITIALISERS`.
+        dtype: What it computes in; None takes the wider of inputs and parameters.
+        axis_name: pmap's axis.
+        reads: The part of a representation that has several.
+    """
+
+    features: int
+    size: tuple[int, int] | None = None
+    bias: Sequence[float] = ()
+    hidden: Sequence[int] = ()
+    activation: str = "relu"
+    dropout: float = 0.0
+    kernel_init: str = "lecun_normal"
+    dtype: Any = None
+    axis_name: str | None = None
+    reads: str = "map"
+
+    @nn.compact
+    def __call__(
+        self, representation: Float[Array, "B h w C"], train: bool
+    ) -> Float[Array, "B H W D"]:
+        """Answer `[B, H, W, features]` for `[B, h, w, C]`.
+
+        Raises:
+            ValueError: If the representation is no map.
+        """
+        x, init = representation, initialiser(self.kernel_init)
+        if x.ndim != 4:
+            raise ValueError(
+                f"a head that answers maps reads a representation [B, H, W, C], got {x.shape}: "
+                "use an encoder that keeps height and width"
+            )
+        for width in self.hidden:
+            x = nn.Conv(width, (3, 3), dtype=self.dtype, kernel_init=init)(x)
+            x = activation(self.activation)(x)
+            if self.dropout:
+                x = Dropout(self.dropout, channels=True, axis_name=self.axis_name)(x, train)
+        start = jnp.array(self.bias or (0.0,) * self.features)
+        x = nn.Conv(
+            self.features,
+            (1, 1),
+            dtype=self.dtype,
+            kernel_init=init,
+            bias_init=lambda key, shape, dtype=jnp.float32: start.astype(dtype).reshape(shape),
+        )(x)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if self.size is None or self.size == x.shape[1:3]:
+            return x
+        return jax.image.resize(x, (x.shape[0], *self.size, self.features), "linear")
 
 
 def classification(num_classes: int, **options: Any) -> DenseHead:
@@ -56,8 +128,40 @@ def regression(dim: int = 1, **options: Any) -> DenseHead:
     return DenseHead(dim, **options)
 
 
+def tagging(num_tags: int, **options: Any) -> DenseHead:
+    """A head that answers logits `[B, T, num_tags]` of a sequence; options are `DenseHead`'s."""
+    return DenseHead(num_tags, reads="sequence", **options)
+
+
+def dense(features: int, size: tuple[int, int] | None = None, **options: Any) -> MapHead:
+    """A head that answers a map `[B, H, W, features]`; options are `MapHead`'s."""
+    return MapHead(features, size, **options)
+
+
+def detection(features: int, size: tuple[int, int] | None = None, **options: Any) -> MapHead:
+    """A head that answers a map `[B, h, w, C + 4]` as `jmtl.objects` reads it.
+
+    The centres' logits begin at a probability of 0.1: begun at a half, the many cells without a
+    centre would outweigh all else (Lin et al., ICCV 2017, section 4.1; the number is Zhou et al.'s,
+    2019).
+
+    Args:
+        features: C + 4, of C classes.
+        size: Height and width of the map. Default: the representation's.
+        **options: `MapHead`'s.
+    """
+    centre = math.log(0.1 / 0.9)
+    return MapHead(features, size, bias=(centre,) * (features - 4) + (0.0,) * 4, **options)
+
+
 HEADS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
-    {"classification": classification, "regression": regression}
+    {
+        "classification": classification,
+        "regression": regression,
+        "tagging": tagging,
+        "dense": dense,
+        "detection": detection,
+    }
 )
 
 
@@ -76,6 +180,8 @@ def make_head(head: tasks.Head, **options: Any) -> nn.Module:
     """
     if head.kind not in HEADS:
         raise ValueError(f"unknown head {head.kind!r}; {nearest(head.kind, HEADS)}")
+    if head.size is not None:
+        options = {"size": head.size, **options}
     return HEADS[head.kind](head.features, **options)
 
 

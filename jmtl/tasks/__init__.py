@@ -1,7 +1,9 @@
 """Tasks: what they are, a constructor for each kind, and the K losses of a batch."""
 
-from jmtl.tasks.classes import classification
+from jmtl.tasks.classes import binary, classification, multi_label, tagging
+from jmtl.tasks.dense import depth, normals, segmentation
 from jmtl.tasks.numbers import regression
+from jmtl.tasks.objects import detection, tracking
 from jmtl.tasks.task import (
     Batch,
     Head,
@@ -18,10 +20,18 @@ __all__ = [
     "Head",
     "Task",
     "batch",
+    "binary",
     "check_labels",
     "check_names",
     "classification",
+    "depth",
+    "detection",
+    "multi_label",
+    "normals",
     "regression",
+    "segmentation",
+    "tagging",
     "task_counts",
     "task_losses",
+    "tracking",
 ]

@@ -42,8 +42,8 @@ class Task(NamedTuple):
             None: all alike. Given the number of an example's valid elements, every valid element of
             a batch (a pixel, a token, an attribute) counts alike, however they lie on examples,
             microbatches and devices.
-        check: `(label [n, ...], NumPy)` -> what is wrong with it, None if nothing is; see
-            `check_labels`.
+        check: `(label [n, ...], present [n])`, both NumPy -> what is wrong with the label, None if
+            nothing is; see `check_labels`.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Task(NamedTuple):
     label: str
     main: str
     weight: Callable[[Array], Array] | None = None
-    check: Callable[[np.ndarray], str | None] | None = None
+    check: Callable[[np.ndarray, np.ndarray], str | None] | None = None
 
 
 class Batch(NamedTuple):
@@ -208,8 +208,8 @@ def check_labels(tasks: Sequence[Task], batch: Batch) -> None:
     for task in tasks:
         if task.check is None:
             continue
-        label, present = np.asarray(batch.labels[task.label]), batch.present[task.label]
-        if wrong := task.check(label[np.asarray(present)]):
+        label, present = batch.labels[task.label], batch.present[task.label]
+        if wrong := task.check(np.asarray(label), np.asarray(present)):
             raise ValueError(f"task {task.name!r}: label {task.label!r}: {wrong}")
 
 

@@ -1,0 +1,57 @@
+"""Heads: their outputs' shapes for every kind of task, and what each begins at."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jmtl import nn, tasks
+from tests.kinds import OUTPUTS, SIDE, TASKS, T
+
+PARTS = {"vector": (6,), "map": (SIDE, SIDE, 6), "sequence": (T, 6)}
+
+
+@pytest.mark.parametrize("options", [{}, {"hidden": (4,), "dropout": 0.5, "activation": "gelu"}])
+def test_every_task_has_a_head_of_its_outputs_shape(options):
+    heads = nn.make_heads(TASKS, **options)
+    given = {name: jax.ShapeDtypeStruct((2, *tail), jnp.bfloat16) for name, tail in PARTS.items()}
+    assert {heads[task.name].reads for task in TASKS} == PARTS.keys()
+
+    def run(given):
+        found = {}
+        for name, head in heads.items():
+            variables = head.init(jax.random.key(0), given[head.reads], False)
+            rngs = {"dropout": jax.random.key(1)}
+            found[name] = head.apply(variables, given[head.reads], True, rngs=rngs)
+        return found
+
+    found = jax.eval_shape(run, given)
+    assert {name: output.shape for name, output in found.items()} == {
+        name: (2, *tail) for name, tail in OUTPUTS.items()
+    }
+    assert {output.dtype for output in found.values()} == {jnp.dtype(jnp.float32)}
+
+
+def test_a_map_is_resized_to_its_label():
+    head = nn.make_head(tasks.segmentation("t", 3, size=(8, 12)).head)
+    x = jnp.broadcast_to(jnp.arange(4.0)[None, :, None, None], (1, 4, 6, 2))
+    output, variables = head.init_with_output(jax.random.key(0), x, False)
+    assert output.shape == (1, 8, 12, 3)
+    # Linear in height, with half a cell on either side that is held constant.
+    kernel = np.asarray(variables["params"]["Conv_0"]["kernel"])[0, 0].sum(0)
+    rows = np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3)
+    expected = np.broadcast_to((rows[:, None] * kernel)[:, None], (8, 12, 3))
+    np.testing.assert_allclose(output[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_centre_begins_at_a_tenth():
+    head = nn.make_head(tasks.detection("t", 2).head)
+    output, _ = head.init_with_output(jax.random.key(0), jnp.zeros((1, 2, 2, 5)), False)
+    np.testing.assert_allclose(jax.nn.sigmoid(output[..., :2]), 0.1, rtol=1e-6)
+    np.testing.assert_array_equal(output[..., 2:], 0)
+
+
+def test_a_map_from_a_vector_is_refused():
+    head = nn.make_head(tasks.depth("t").head)
+    with pytest.raises(ValueError, match=r"representation \[B, H, W, C\], got \(2, 5\): use an"):
+        head.init(jax.random.key(0), jnp.zeros((2, 5)), False)
