@@ -59,6 +59,7 @@ from jmtl.methods import (
     uncertainty,
     upgrad,
 )
+from jmtl.methods.norm_matched import norm_matched
 from jmtl.methods.per_layer import per_layer
 from jmtl.methods.smooth import smooth
 
@@ -104,6 +105,7 @@ __all__ = [
     "moco",
     "modo",
     "nash",
+    "norm_matched",
     "pcgrad",
     "per_layer",
     "random",

@@ -259,6 +259,15 @@ def combine(task_grads: TaskGrads, weights: Float[Array, " K"]) -> Any:
     return jax.tree.map(one, task_grads)
 
 
+def combined_norm(gramian: Gramian, weights: Float[Array, " K"]) -> Float[Array, ""]:
+    """‖Σ w_i g_i‖ from the Gramian, without squaring a norm; 0 where rounding leaves no square."""
+    unit = weights * gramian.norms
+    largest = jnp.max(jnp.abs(unit))
+    unit = unit / jnp.where(largest == 0, 1, largest)
+    turned = jnp.matmul(gramian.cosine, unit, precision=lax.Precision.HIGHEST)
+    return largest * jnp.sqrt(jnp.maximum(jnp.sum(unit * turned), 0))
+
+
 def global_norm(tree: Any) -> Float[Array, ""]:
     """The Euclidean norm of a pytree, without over- or underflow."""
     return gramian(jax.tree.map(lambda x: jnp.asarray(x)[None], tree)).norms[0]

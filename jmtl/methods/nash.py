@@ -7,9 +7,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jmtl.checks import check_count, check_number, check_tasks
-from jmtl.gramian import Gramian, compute_dtype
+from jmtl.gramian import Gramian, combined_norm, compute_dtype
 from jmtl.method import Answer, Method, Seen
-from jmtl.solvers.nonnegative import dot
 from jmtl.solvers.power_root import power_root
 
 
@@ -27,14 +26,6 @@ class NashState(NamedTuple):
     heads: Float[Array, " K"]
     residual: Float[Array, ""]
     step: Int[Array, ""]
-
-
-def update_norm(gramian: Gramian, weights: Float[Array, " K"]) -> Float[Array, ""]:
-    """‖Σ w_i g_i‖, without squaring a norm."""
-    unit = weights * gramian.norms
-    largest = jnp.max(jnp.abs(unit))
-    unit = unit / jnp.where(largest == 0, 1, largest)
-    return largest * jnp.sqrt(jnp.maximum(jnp.sum(unit * dot(gramian.cosine, unit)), 0))
 
 
 def frobenius_root(gramian: Gramian) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -94,7 +85,7 @@ def nash(
             due = state.step % period == 0
             state = lax.cond(due, solve, lambda gramian, state: state, gramian, state)
         limit = jnp.asarray(max_norm, state.alpha.dtype)
-        clip = limit / jnp.maximum(update_norm(gramian, state.alpha), limit)
+        clip = limit / jnp.maximum(combined_norm(gramian, state.alpha), limit)
         weights = state.alpha * jnp.where(limit > 0, clip, 1).astype(state.alpha.dtype)
         answer = Answer(weights, residual=state.residual)
         if scales_heads:

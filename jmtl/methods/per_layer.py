@@ -49,7 +49,8 @@ def per_layer(method: Method) -> Method:
     if shape_of_answer(method).heads is not None:
         raise ValueError(
             f"per_layer: {method.name} weighs the tasks' own gradients too, and layers differ in "
-            "their weights: put the loss methods before it, as chain(weights, per_layer(surgery))"
+            "their weights: put the loss methods before it, as chain(weights, per_layer(surgery)), "
+            "or make it with scales_heads=False"
         )
 
     def init(shared_params: Any) -> State:
