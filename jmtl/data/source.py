@@ -29,8 +29,8 @@ from tensorflow_datasets.core.utils import tqdm_utils
 from jmtl.data.errors import DataUnavailable
 from jmtl.data.tfds_compat import without_tensorflow
 
-BUILDERS = {"multi_digits": "MultiDigits", "multi_mnist": "MultiMnist"}
-"""This package's own data sets: module and class."""
+BUILDERS = {"multi_digits": "MultiDigits", "multi_mnist": "MultiMnist", "scenes": "Scenes"}
+"""This package's own data sets: module and class. A configuration follows a slash: `scenes/96`."""
 
 _CHUNK = 4096
 _RETRIES = 3  # TFDS's 10 keep a machine without a network waiting for minutes
@@ -163,10 +163,12 @@ def _stack(values: Sequence[Any]) -> np.ndarray:
 
 
 def _builder(name: str | type, root: Path) -> tfds.core.DatasetBuilder:
-    if isinstance(name, str) and name in BUILDERS:
-        name = getattr(importlib.import_module(f"jmtl.data.{name}"), BUILDERS[name])
     if not isinstance(name, str):
         return name(data_dir=root, file_format="array_record")
+    own, _, config = name.partition("/")
+    if own in BUILDERS:
+        made = getattr(importlib.import_module(f"jmtl.data.{own}"), BUILDERS[own])
+        return made(data_dir=root, file_format="array_record", config=config or None)
     try:
         return tfds.builder(name, data_dir=root, file_format="array_record")
     except tfds.core.DatasetNotFoundError:
