@@ -1,8 +1,10 @@
 """One call of a program: what its trainings are told, and what they give."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,8 +17,13 @@ from experiments.problem import Problem
 from experiments.study import training
 from experiments.study.config import Program, StudyConfig, Training
 from experiments.study.data import Data
+from experiments.study.results import Curves
 from experiments.study.training import Common, Compiled, Setting, Told
 from jmtl.method import Method
+from jmtl.train import checkpoint
+
+SAVE_SECONDS = 120.0
+"""Between checkpoints of a call that is not finished."""
 
 
 def setting_of(config: StudyConfig, item: Program, problem: Problem) -> Setting:
@@ -85,10 +92,21 @@ def train_call(
     problem: Problem,
     stepped: Callable[[int], None],
     compiling: Sequence[Future[Compiled]],
+    unfinished: Path,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train the rows of one call; returns the arrays to keep `[len(rows), ...]`, and times.
 
-    Dispatches beside which another program compiled (`compiling`) are told apart in the times.
+    Args:
+        config: the study.
+        item: the program.
+        rows: trainings of the call.
+        compiled: the program for such a call.
+        common: for such a call.
+        data: the problem's splits.
+        problem: the problem.
+        stepped: told of updates done, of all trainings together.
+        compiling: dispatches beside which another program compiles are told apart in the times.
+        unfinished: a folder for checkpoints of a call that takes long; goes on from there.
     """
     told = training.place(told_of(config, item, rows), config.devices, shared=False)
     batch = config.batch_size * first_method(config, item, problem).batches
@@ -96,25 +114,41 @@ def train_call(
     params, model_state = common.params(told)
     state = compiled.init(told, params, model_state)
     best = common.first(told, params, model_state, data.validation)
-    curves: list[Any] = []
+    curves = _blank_curves(config)
     alone: list[float] = []
     beside: list[float] = []
     judging: list[float] = []
-    for first in range(0, config.steps, config.evaluate_every):
-        at = training.start(first, batch, data.rows["train"], config.evaluate_every)
-        disturbed = not all(future.done() for future in compiling)
-        before = time.perf_counter()
-        state, record = compiled.advance(state, told, data.training, *at)
-        jax.block_until_ready(state)
-        between = time.perf_counter()
-        step = np.int32(first + config.evaluate_every)
-        best, main = common.settle(
-            best, told, state.params, state.model_state, step, data.validation
-        )
-        curves.append(jax.device_get({**record._asdict(), "validation": main}))
-        (beside if disturbed else alone).append(between - before)
-        judging.append(time.perf_counter() - between)
-        stepped(config.evaluate_every * len(rows))
+    start = 0
+    handle = checkpoint.open_checkpoints(unfinished, keep=1)
+    try:
+        if checkpoint.steps(handle):
+            with contextlib.suppress(checkpoint.NoCheckpoint):
+                found = checkpoint.restore(handle, (state, best, curves))
+                start, (state, best, curves) = found.step, found.state
+                curves = jax.tree.map(np.array, curves)
+        stepped(start * len(rows))
+        saved = time.perf_counter()
+        for first in range(start, config.steps, config.evaluate_every):
+            at = training.start(first, batch, data.rows["train"], config.evaluate_every)
+            disturbed = not all(future.done() for future in compiling)
+            before = time.perf_counter()
+            state, record = compiled.advance(state, told, data.training, *at)
+            jax.block_until_ready(state)
+            between = time.perf_counter()
+            step = first + config.evaluate_every
+            best, main = common.settle(
+                best, told, state.params, state.model_state, np.int32(step), data.validation
+            )
+            for name, values in jax.device_get({**record._asdict(), "validation": main}).items():
+                curves[name][:, first // config.evaluate_every] = values
+            (beside if disturbed else alone).append(between - before)
+            judging.append(time.perf_counter() - between)
+            stepped(config.evaluate_every * len(rows))
+            if time.perf_counter() - saved > SAVE_SECONDS and step < config.steps:
+                checkpoint.save(handle, step, (state, best, curves))
+                saved = time.perf_counter()
+    finally:
+        checkpoint.close(handle)
     test = common.test(best, told, data.test)
     kept = jax.device_get(
         {
@@ -125,8 +159,7 @@ def train_call(
             **_by_path("test", test),
         }
     )
-    for name in curves[0]:
-        kept[f"curve/{name}"] = np.stack([curve[name] for curve in curves], axis=1)
+    kept |= {f"curve/{name}": values for name, values in curves.items()}
     times = {
         "steps": config.evaluate_every,
         "trainings": len(rows),
@@ -137,6 +170,18 @@ def train_call(
         "evaluate_seconds": [round(x, 6) for x in judging],
     }
     return {name: np.asarray(values)[: len(rows)] for name, values in kept.items()}, times
+
+
+def _blank_curves(config: StudyConfig) -> dict[str, np.ndarray]:
+    """Room for what `Curves` holds, `[W, T, ...]`; the steps apart."""
+    k = len(config.metrics)
+    shapes = {"cosine": (k, k), "conflict_rate": (), "residual": ()}
+    lead = (config.width, config.steps // config.evaluate_every)
+    return {
+        name: np.full((*lead, *shapes.get(name, (k,))), np.nan, np.float32)
+        for name in Curves._fields
+        if name != "steps"
+    }
 
 
 def first_method(config: StudyConfig, item: Program, problem: Problem) -> Method:

@@ -1,9 +1,11 @@
 """A study from its configuration to its files: finished calls are kept, and not run again."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,9 +22,9 @@ from experiments.study.call import setting_of, told_of, train_call
 from experiments.study.config import AUTO, SHIFT, Program, StudyConfig, calls, programs
 from experiments.study.data import Data, open_data
 from experiments.study.results import call_path, read_call
-from experiments.study.training import Compiled
+from experiments.study.training import Common, Compiled
 from experiments.study.width import fitting
-from jmtl.train import records
+from jmtl.train import checkpoint, records
 
 
 class Watcher(NamedTuple):
@@ -75,7 +77,7 @@ def study(
         _run(config, problem, folder, data, watcher)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}") from error
-    except records.OutputError as error:
+    except (records.OutputError, checkpoint.CheckpointError) as error:
         raise UserError(str(error)) from error
 
 
@@ -181,30 +183,53 @@ def _run(config: StudyConfig, problem: Problem, folder: Path, data: Data, watche
     watcher.began(len(plan), updates)
     left = sum(len(rows) for found in todo.values() for _, rows in found) * config.steps
     watcher.stepped(updates - left)
-    common = training.common(setting_of(config, plan[0], problem), data.example, config.devices)
-    n = data.rows["train"]
-
-    def compile_(item: Program) -> Compiled:
-        told = training.place(told_of(config, item, item.trainings[:1]), config.devices, False)
-        feed = (data.training, *training.start(0, 1, n, config.evaluate_every))
-        made = training.program(setting_of(config, item, problem), n, config.devices)
-        return training.compile_now(made, told, *common.params(told), feed)
-
+    common = common_of(config, plan[0], problem, data)
     plan = [item for item in plan if todo[item.name]]
     with ThreadPoolExecutor(1) as ahead:
         # A program is compiled while the one before it trains.
-        coming = [ahead.submit(compile_, item) for item in plan[:1]]
+        coming = [
+            ahead.submit(compiled_for, config, item, problem, data, common) for item in plan[:1]
+        ]
         for item, after in zip(plan, [*plan[1:], None][: len(plan)], strict=True):
             compiled = coming.pop().result()
             if after is not None:
-                coming.append(ahead.submit(compile_, after))
+                coming.append(ahead.submit(compiled_for, config, after, *rest))
             for i, rows in todo[item.name]:
                 watcher.entered(item.name, i, len(calls(item, config.width)))
+                unfinished = folder / "unfinished" / f"{item.name}.{i:03d}"
                 found, times = train_call(
-                    config, item, rows, compiled, common, data, problem, watcher.stepped, coming[:1]
+                    config,
+                    item,
+                    rows,
+                    compiled,
+                    common,
+                    data,
+                    problem,
+                    watcher.stepped,
+                    coming[:1],
+                    unfinished,
                 )
                 _save_call(call_path(folder, item.name, i), found)
                 _add_times(folder / "timing.json", item.name, i, times)
+                shutil.rmtree(unfinished, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (folder / "unfinished").rmdir()
+
+
+def common_of(config: StudyConfig, item: Program, problem: Problem, data: Data) -> Common:
+    """What all programs of a study share; any of them will do."""
+    return training.common(setting_of(config, item, problem), data.example, config.devices)
+
+
+def compiled_for(
+    config: StudyConfig, item: Program, problem: Problem, data: Data, common: Common
+) -> Compiled:
+    """A program, compiled for the calls of a study."""
+    told = training.place(told_of(config, item, item.trainings[:1]), config.devices, shared=False)
+    n = data.rows["train"]
+    feed = (data.training, *training.start(0, 1, n, config.evaluate_every))
+    made = training.program(setting_of(config, item, problem), n, config.devices)
+    return training.compile_now(made, told, *common.params(told), feed)
 
 
 def _save_call(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

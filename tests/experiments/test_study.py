@@ -36,19 +36,48 @@ SMALL = Study(
 )
 
 
-@pytest.fixture(autouse=True)
-def noise(monkeypatch):
-    monkeypatch.setattr(data, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
-    monkeypatch.setattr(run, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
+@pytest.fixture(autouse=True, scope="module")
+def noise():
+    """Studies read noise, and those that differ in no program compile it once."""
+    made = {}
+
+    def once(build):
+        def cached(config, item, *rest):
+            same = dataclasses.replace(config, arms=(), seeds=(), steps=0)
+            key = (build.__name__, repr(same), repr(item._replace(trainings=())))
+            if build is common_of:
+                key = key[:2]
+            if key not in made:
+                made[key] = build(config, item, *rest)
+            return made[key]
+
+        return cached
+
+    common_of = study.common_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
+        patch.setattr(run, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
+        patch.setattr(study, "compiled_for", once(study.compiled_for))
+        patch.setattr(study, "common_of", once(common_of))
+        yield
 
 
 class Stopped(Exception):
     pass
 
 
-def go(folder, given=SMALL, resume=False, stop_at=None):
-    """Run a study, to its end or until it enters its call number `stop_at`; returns the calls."""
-    entered = []
+def go(folder, given=SMALL, resume=False, stop_at=None, stop_after=math.inf):
+    """Run a study, to its end or until it is stopped; returns the calls that it entered.
+
+    `stop_at` stops where it enters its call of that number, `stop_after` after so many updates.
+    """
+    entered, done = [], 0
+
+    def stepped(updates):
+        nonlocal done
+        done += updates
+        if done >= stop_after:
+            raise Stopped
 
     def enter(program, call, calls):
         if len(entered) == stop_at:
@@ -62,7 +91,7 @@ def go(folder, given=SMALL, resume=False, stop_at=None):
             folder,
             data_dir=Path("unused"),
             resume=resume,
-            watcher=study.Watcher(entered=enter),
+            watcher=study.Watcher(entered=enter, stepped=stepped),
             about={"command": command.command_line(given), "not_served": not_served},
         )
     return entered
@@ -75,12 +104,10 @@ def contents(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(noise, tmp_path_factory):
     """A study that ran to its end."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
-        folder = tmp_path_factory.mktemp("studies") / "whole"
-        go(folder)
+    folder = tmp_path_factory.mktemp("studies") / "whole"
+    go(folder)
     return folder
 
 
@@ -134,6 +161,20 @@ def test_a_study_stopped_and_resumed_gives_the_same_bytes(whole, tmp_path):
     calls = sum(math.ceil(len(p.trainings) / config.width) for p in programs(config))
     timing = json.loads((folder / "timing.json").read_text())
     assert sum(map(len, timing.values())) == calls
+
+
+def test_a_call_stopped_midway_goes_on_from_there(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(call, "SAVE_SECONDS", 0.0)
+    folder = tmp_path / "midway"
+    # The first call trains 3 for 6 updates in dispatches of 3: stopped in its second dispatch,
+    # when the checkpoint of the first is there.
+    go(folder, stop_after=18)
+    assert [path.name for path in (folder / "unfinished").iterdir()] == ["static.000"]
+    assert not list((folder / "trainings").iterdir())
+    go(folder, resume=True)
+    assert contents(folder) == contents(whole)
+    timing = json.loads((folder / "timing.json").read_text())["static"]["0"]
+    assert len(timing["dispatch_seconds"] + timing["dispatch_seconds_beside_compiling"]) == 1
 
 
 def test_a_row_is_the_run_of_its_method_and_seed(whole, tmp_path):
