@@ -187,9 +187,8 @@ def _run(config: StudyConfig, problem: Problem, folder: Path, data: Data, watche
     plan = [item for item in plan if todo[item.name]]
     with ThreadPoolExecutor(1) as ahead:
         # A program is compiled while the one before it trains.
-        coming = [
-            ahead.submit(compiled_for, config, item, problem, data, common) for item in plan[:1]
-        ]
+        rest = (problem, data, common)
+        coming = [ahead.submit(compiled_for, config, item, *rest) for item in plan[:1]]
         for item, after in zip(plan, [*plan[1:], None][: len(plan)], strict=True):
             compiled = coming.pop().result()
             if after is not None:
