@@ -1,4 +1,4 @@
-"""What encoders and heads have in common: initialisers and activations by name, and dropout."""
+"""What encoders and heads have in common: initialisers, activations, batch norm and dropout."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -52,6 +52,29 @@ def activation(name: str) -> Callable[[Array], Array]:
     if name not in ACTIVATIONS:
         raise ValueError(f"unknown activation {name!r}; {nearest(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]
+
+
+def batch_norm(
+    train: bool, momentum: float, dtype: Any, axis_name: str | None, name: str
+) -> nn.BatchNorm:
+    """Batch norm whose statistics in training are those of the rows of all devices.
+
+    Args:
+        train: whether to take the batch's statistics, and move the running ones.
+        momentum: the share of the running statistics kept, in [0, 1].
+        dtype: what it computes in; statistics stay float32.
+        axis_name: pmap's axis.
+        name: the layer's.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=momentum,
+        dtype=dtype,
+        axis_name=axis_name,
+        # E[x²] - E[x]² would lose the digits that N devices and one have in common.
+        use_fast_variance=False,
+        name=name,
+    )
 
 
 class Dropout(nn.Module):

@@ -61,11 +61,11 @@ def test_apply_is_decode_after_encode():
 def test_running_statistics_move_exactly_once():
     params, state = RESNET.init(jax.random.key(0), X)
     _, moved = RESNET.apply(params, state, X, train=True)
-    kernel = params["shared"]["Conv_0"]["kernel"]
+    kernel = params["shared"]["conv1"]["kernel"]
     stem = jax.lax.conv_general_dilated(
         X[..., None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    first = moved["shared"]["batch_stats"]["BatchNorm_0"]
+    first = moved["shared"]["batch_stats"]["bn1"]
     np.testing.assert_allclose(first["mean"], 0.1 * stem.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(first["var"], 0.9 + 0.1 * stem.var((0, 1, 2)), rtol=1e-5)
     assert jax.tree.structure(moved) == jax.tree.structure(state)
