@@ -28,8 +28,15 @@ from tensorflow_datasets.core.utils import tqdm_utils
 
 from jmtl.data.errors import DataUnavailable
 from jmtl.data.tfds_compat import without_tensorflow
+from jmtl.methods import nearest
 
-BUILDERS = {"multi_digits": "MultiDigits", "multi_mnist": "MultiMnist", "scenes": "Scenes"}
+BUILDERS = {
+    "multi_digits": "MultiDigits",
+    "multi_mnist": "MultiMnist",
+    "scenes": "Scenes",
+    "smart_home": "SmartHome",
+    "tabular": "Tabular",
+}
 """This package's own data sets: module and class. A configuration follows a slash: `scenes/96`."""
 
 _CHUNK = 4096
@@ -168,7 +175,13 @@ def _builder(name: str | type, root: Path) -> tfds.core.DatasetBuilder:
     own, _, config = name.partition("/")
     if own in BUILDERS:
         made = getattr(importlib.import_module(f"jmtl.data.{own}"), BUILDERS[own])
-        return made(data_dir=root, file_format="array_record", config=config or None)
+        known = [each.name for each in made.BUILDER_CONFIGS]
+        try:
+            return made(data_dir=root, file_format="array_record", config=config or None)
+        except ValueError as error:
+            if config and "BuilderConfig" in str(error):  # TFDS's own words, of many lines
+                raise ValueError(f"{own} has no {config!r}; {nearest(config, known)}") from None
+            raise
     try:
         return tfds.builder(name, data_dir=root, file_format="array_record")
     except tfds.core.DatasetNotFoundError:
