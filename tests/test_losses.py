@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jmtl import losses
 
 REGRESSIONS = (losses.squared_error, losses.absolute_error, losses.huber)
+YES_OR_NO = (losses.binary_cross_entropy, losses.focal, losses.hinge)
 
 
 def test_cross_entropy_against_float64():
@@ -52,6 +53,90 @@ def test_an_output_of_one_column_takes_flat_labels(loss):
     np.testing.assert_array_equal(loss(output, label), loss(output, label[:, None]))
 
 
+def test_yes_or_no_against_float64():
+    rng = np.random.default_rng(2)
+    output, label = rng.normal(size=(5, 3)) * 4, rng.integers(0, 2, (5, 3))
+    p = 1 / (1 + np.exp(-output))
+    right = np.where(label == 1, p, 1 - p)
+    close = lambda actual, expected: np.testing.assert_allclose(actual, expected.mean(1), rtol=1e-5)
+    close(losses.binary_cross_entropy(output, label), -np.log(right))
+    close(losses.binary_cross_entropy(output, label == 1), -np.log(right))
+    share = np.where(label == 1, 0.25, 0.75)
+    close(losses.focal(output, label), -share * (1 - right) ** 2 * np.log(right))
+    close(losses.focal(output, label, alpha=None, gamma=0.5), -((1 - right) ** 0.5) * np.log(right))
+    close(losses.hinge(output, label), np.maximum(0, 1 - np.where(label == 1, output, -output)))
+
+
+@pytest.mark.parametrize("loss", YES_OR_NO)
+def test_an_answer_that_is_neither_is_nan(loss):
+    values = loss(jnp.ones((3, 1)), jnp.array([1, 2, -1]))
+    np.testing.assert_array_equal(np.isnan(values), [False, True, True])
+    values = loss(jnp.ones((2, 2)), jnp.array([[1, -1], [-1, -1]]), valid=losses.known)
+    np.testing.assert_allclose(values, [loss(jnp.ones((1, 1)), jnp.ones((1, 1), int))[0], 0])
+
+
+def test_confident_answers_have_finite_losses_and_gradients():
+    output, label = jnp.array([-200.0, 200.0] * 2), jnp.array([0, 0, 1, 1])
+    for loss in YES_OR_NO:
+        values, grad = jax.value_and_grad(lambda o, loss=loss: loss(o, label).sum())(output)
+        assert np.isfinite(values)
+        assert np.isfinite(grad).all()
+
+
+def test_the_cosine_against_float64():
+    rng = np.random.default_rng(3)
+    output, label = rng.normal(size=(4, 3, 5)), rng.normal(size=(4, 3, 5))
+    lengths = np.linalg.norm(output, axis=-1) * np.linalg.norm(label, axis=-1)
+    expected = (1 - (output * label).sum(-1) / lengths).mean(1)
+    for scale in (1.0, 1e-30, 1e30):
+        actual = losses.cosine(output.astype(np.float32) * np.float32(scale), label)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    label[:, 0] = 0
+    np.testing.assert_allclose(
+        losses.cosine(output, label, valid=losses.directed),
+        losses.cosine(output[:, 1:], label[:, 1:]),
+        rtol=1e-6,
+    )
+
+
+def test_the_gradient_of_the_cosine_is_that_of_its_formula_and_0_at_0():
+    plain = lambda o, y: 1 - o @ y / jnp.sqrt((o @ o) * (y @ y))
+    o, y = jnp.array([0.3, -2.0, 0.7]), jnp.array([1.0, 0.5, 0.2])
+    loss = lambda o: losses.cosine(o[None], y[None])[0]
+    np.testing.assert_allclose(jax.grad(loss)(o), jax.grad(plain)(o, y), rtol=1e-5, atol=1e-7)
+    value, grad = jax.value_and_grad(loss)(jnp.zeros(3))
+    assert value == 1
+    np.testing.assert_array_equal(grad, 0)
+    assert np.isnan(loss(jnp.array([jnp.nan, 1, 1])))
+
+
+@pytest.mark.parametrize("loss", REGRESSIONS)
+def test_elements_that_do_not_count_are_left_out(loss):
+    output, label = jnp.array([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]]), np.array([[4.0, 0, 1], [0] * 3])
+    label[0, 1], label[1, 2] = np.nan, -np.inf
+    values, grad = jax.value_and_grad(
+        lambda o: loss(o, label, valid=losses.positive).sum(), has_aux=False
+    )(output)
+    kept = loss(output[:1, ::2], label[:1, ::2])
+    np.testing.assert_allclose(values, kept[0], rtol=1e-6)
+    np.testing.assert_array_equal(grad[:, 1], 0)
+    np.testing.assert_array_equal(grad[1], 0)
+    np.testing.assert_array_equal(losses.elements(label, losses.positive), [2, 0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+def test_cross_entropy_leaves_out_what_has_no_class(dtype):
+    output = jax.random.normal(jax.random.key(0), (2, 4, 3))
+    none = np.array(-1).astype(dtype) if dtype != np.uint8 else 255
+    label = np.array([[0, none, 2, 1], [none] * 4], dtype)
+    valid = lambda y: losses.outside(y, (-1, 255))
+    expected = losses.cross_entropy(output[:1, [0, 2, 3]], label[:1, [0, 2, 3]])
+    np.testing.assert_allclose(
+        losses.cross_entropy(output, label, valid), [expected[0], 0], rtol=1e-6
+    )
+    np.testing.assert_array_equal(losses.elements(label, valid), [3, 0])
+
+
 @pytest.mark.parametrize("loss", REGRESSIONS)
 def test_shapes_that_differ_are_refused(loss):
     # Subtraction would broadcast these to [3, 3] and train on the wrong pairs.
@@ -65,11 +150,20 @@ def test_labels_that_are_no_classes_are_refused(label):
         losses.cross_entropy(jnp.zeros((2, 3)), label)
 
 
-@pytest.mark.parametrize("loss", [losses.cross_entropy, *REGRESSIONS])
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.cosine, *YES_OR_NO, *REGRESSIONS])
 def test_half_precision_outputs_give_float32_losses(loss):
     output = jnp.ones((2, 3), jnp.bfloat16)
-    label = jnp.zeros(2, jnp.int32) if loss is losses.cross_entropy else jnp.zeros((2, 3))
+    label = jnp.zeros((2, 3), jnp.int32 if loss in YES_OR_NO else jnp.float32)
+    label = jnp.zeros(2, jnp.int32) if loss is losses.cross_entropy else label
     assert loss(output, label).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("loss", YES_OR_NO)
+def test_answers_that_are_no_integers_are_refused(loss):
+    with pytest.raises(ValueError, match="a boolean or the integer 0 or 1, got float32"):
+        loss(jnp.zeros(2), jnp.zeros(2))
+    with pytest.raises(ValueError, match="one shape"):
+        loss(jnp.zeros((2, 3)), jnp.zeros((2, 2), jnp.int32))
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -98,3 +192,11 @@ def test_parts_with_the_global_count_add_to_the_global_mean():
 def test_masked_mean_refuses_other_shapes():
     with pytest.raises(ValueError, match=r"both \[B\], got \(2, 1\) and \(2,\)"):
         losses.masked_mean(jnp.zeros((2, 1)), jnp.ones(2, bool))
+
+
+def test_a_masked_mean_may_weigh_its_rows():
+    values, present = jnp.array([1.0, 10.0, 100.0]), jnp.array([True, True, False])
+    weight = jnp.array([3, 1, 7])
+    assert losses.masked_mean(values, present, weight=weight) == (3 + 10) / 4
+    assert losses.masked_mean(values, present, 8, weight) == (3 + 10) / 8
+    assert losses.masked_mean(values, present, weight=0 * weight) == 0

@@ -1,5 +1,6 @@
 """Metrics of objects: mean average precision of boxes, and the error of displacements."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -78,7 +79,8 @@ def detection(num_classes: int, top_k: int = 100, threshold: float = 0.5) -> Met
         real = true.real & present[:, None]
         overlaps = jax.vmap(overlap)(found.boxes, true.boxes)
         same = found.classes[..., None] == true.classes[:, None]
-        hit = jax.vmap(match)(jnp.where(same & real[:, None], overlaps, 0), threshold)
+        overlaps = jnp.where(same & real[:, None], overlaps, 0)
+        hit = jax.vmap(partial(match, threshold=threshold))(overlaps)
         counted = present[:, None] & (found.scores > -jnp.inf)
         cells = found.classes * BINS + score_bins(found.scores)
 
