@@ -82,7 +82,7 @@ def leaves(state):
     return {jax.tree_util.keystr(path): leaf for path, leaf in paths}
 
 
-@pytest.mark.parametrize("kind", ["jit", "pmap"])
+@pytest.mark.parametrize("kind", ["pmap", pytest.param("jit", marks=pytest.mark.slow)])
 def test_devices_train_as_one(kind, single):
     weights = [np.asarray(task.weight(ARRAYS[task.label])) for task in TASKS]
     weights[0] = weights[0] * ARRAYS["has"]
