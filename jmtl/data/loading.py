@@ -3,37 +3,39 @@
 Both ways take their rows from `jmtl.data.indices`, so the same seed gives the same batches.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int
+from jaxtyping import Array, Int
 
-from jmtl.data.indices import batch_indices
-from jmtl.data.source import Source, read
+from jmtl.data.indices import batch_indices, indices, position
+from jmtl.data.several import by_source, seed_of
+from jmtl.data.source import lengths, read
 
 
 def stream(
-    source: Source | Mapping[str, np.ndarray],
+    source: Any,
     seed: int,
-    batch_size: int,
+    batch_size: Any,
     start_step: int,
     stop_step: int,
     host: int = 0,
     hosts: int = 1,
     threads: int = 4,
     prefetch: int = 16,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[dict[str, Any]]:
     """Yields this host's rows of the global batches `start_step` to `stop_step - 1`.
 
     Batch t depends on (seed, t) alone: to resume at t, start at t.
 
     Args:
-        source: a split from `jmtl.data.source.load`, or its arrays `[n, ...]`.
+        source: a split from `jmtl.data.source.load`, or its arrays `[n, ...]`; or several by name.
         seed: in [0, 2**32).
-        batch_size: B, rows of the global batch; a multiple of `hosts`.
+        batch_size: B, rows of the global batch, a multiple of `hosts`; of several by name.
         start_step: >= 0.
         stop_step: >= `start_step`.
         host: h in [0, hosts).
@@ -42,24 +44,85 @@ def stream(
         prefetch: batches read ahead.
 
     Yields:
-        By feature `[B / H, ...]`: rows [h B / H, (h + 1) B / H) of the global batch.
+        By feature `[B / H, ...]`: rows [h B / H, (h + 1) B / H) of the global batch. Of several,
+        these by name.
 
     Raises:
         ValueError: before the first batch, if a size is out of range.
     """
-    n = len(source) if not isinstance(source, Mapping) else _length(source)
+    n = lengths(source)
     if not 0 <= start_step <= stop_step:
         raise ValueError(
             f"steps {start_step} to {stop_step}; expected 0 <= start_step <= stop_step"
         )
-    batch_indices(seed, start_step, batch_size, n, host, hosts)  # refuses here, not in a thread
 
-    def batch(t: int) -> dict[str, np.ndarray]:
-        return read(source, batch_indices(seed, t, batch_size, n, host, hosts))
+    def rows(t: int) -> Any:
+        def own(name: str | None, n: int, batch_size: int) -> Int[np.ndarray, " B/H"]:
+            return batch_indices(seed_of(seed, name), t, batch_size, n, host, hosts)
+
+        return by_source(own, n, batch_size)
+
+    rows(start_step)  # refuses here, not in a thread
+
+    def batch(t: int) -> dict[str, Any]:
+        return read(source, rows(t))
 
     steps = grain.MapDataset.range(start_step, stop_step).map(batch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(steps.to_iter_dataset(options))
+
+
+def start_at(t: int, batch_size: Any, n: Any, steps: int = 1) -> tuple[Any, Any]:
+    """Where global batch t begins, for `take`.
+
+    Args:
+        t: the step, >= 0.
+        batch_size: B, rows of the global batch; of several data sets by name.
+        n: examples of the split; of several by name.
+        steps: batches that will be taken from there.
+
+    Returns:
+        epoch and offset, `[]` uint32; of several by name.
+
+    Raises:
+        ValueError: if a size is out of range, see `jmtl.data.indices.position`.
+    """
+    found = by_source(lambda name, n, rows: position(t, rows, n, steps), n, batch_size)
+    epoch = by_source(lambda name, n, at: np.uint32(at[0]), n, found)
+    return epoch, by_source(lambda name, n, at: np.uint32(at[1]), n, found)
+
+
+def take(
+    arrays: Any,
+    seed: Any,
+    epoch: Any,
+    offset: Any,
+    i: Any,
+    batch_size: Any,
+    rows: Callable[[int], Any] = lambda batch_size: batch_size,
+) -> Any:
+    """Takes batch i after a start from arrays on the device; for use in compiled loops.
+
+    Args:
+        arrays: by feature `[n, ...]`; of several data sets, these by name.
+        seed: `[]` uint32, of the run.
+        epoch: from `start_at`.
+        offset: from `start_at`.
+        i: `[]` uint32, below the `steps` of `start_at`.
+        batch_size: B, rows of the global batch; of several by name.
+        rows: of a B, the row numbers that are taken, or their count.
+
+    Returns:
+        By feature `[B, ...]`; of several, these by name.
+    """
+
+    def own(name: str | None, arrays: Any, epoch: Any, offset: Any, batch_size: int) -> Any:
+        n = len(jax.tree.leaves(arrays)[0])
+        offset = offset + i * np.uint32(batch_size)
+        chosen = indices(seed_of(seed, name), epoch, offset, rows(batch_size), n, jnp)
+        return gather(arrays, chosen)
+
+    return by_source(own, arrays, epoch, offset, batch_size)
 
 
 def gather(arrays: Any, rows: Int[Array, " B"]) -> Any:
@@ -75,32 +138,30 @@ def gather(arrays: Any, rows: Int[Array, " B"]) -> Any:
     return jax.tree.map(lambda values: values[rows], arrays)
 
 
-def evaluation_batches(
-    source: Source | Mapping[str, np.ndarray], batch_size: int
-) -> Iterator[tuple[dict[str, np.ndarray], Float32[np.ndarray, " B"]]]:
+def evaluation_batches(source: Any, batch_size: Any) -> Iterator[tuple[dict[str, Any], Any]]:
     """Yields every example once, in order, in batches of one size.
 
     Args:
-        source: a split from `jmtl.data.source.load`, or its arrays `[n, ...]`.
-        batch_size: B, >= 1.
+        source: a split from `jmtl.data.source.load`, or its arrays `[n, ...]`; or several by name.
+        batch_size: B, >= 1; of several by name.
 
     Yields:
-        By feature `[B, ...]`, and `[B]` weights: 1, and 0 for the rows that fill up the last
-        batch, which repeat the last example.
+        By feature `[B, ...]`, and `[B]` float32 weights: 1, and 0 for the rows that fill up the
+        last batches, which repeat the last example. Of several, both by name; there are as many
+        batches as the one needs that has the most.
 
     Raises:
-        ValueError: if `batch_size` is below 1.
+        ValueError: if a batch size is below 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-    n = len(source) if not isinstance(source, Mapping) else _length(source)
-    for start in range(0, n, batch_size):
-        rows = np.arange(start, start + batch_size)
-        yield read(source, np.minimum(rows, n - 1)), (rows < n).astype(np.float32)
+    n = lengths(source)
 
+    def batches(name: str | None, n: int, batch_size: int) -> int:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+        return -(-n // batch_size)
 
-def _length(arrays: Mapping[str, np.ndarray]) -> int:
-    lengths = {name: len(values) for name, values in arrays.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f"arrays have lengths {lengths}; expected one length")
-    return next(iter(lengths.values()))
+    for i in range(max(jax.tree.leaves(by_source(batches, n, batch_size)))):
+        rows = by_source(lambda name, size, i=i: np.arange(size) + i * size, batch_size)
+        inside = by_source(lambda name, n, rows: np.minimum(rows, n - 1), n, rows)
+        weights = by_source(lambda name, n, rows: (rows < n).astype(np.float32), n, rows)
+        yield read(source, inside), weights

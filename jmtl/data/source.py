@@ -27,6 +27,7 @@ from tensorflow_datasets.core.download import checksums, download_manager, downl
 from tensorflow_datasets.core.utils import tqdm_utils
 
 from jmtl.data.errors import DataUnavailable
+from jmtl.data.several import by_source, several
 from jmtl.data.tfds_compat import without_tensorflow
 from jmtl.methods import nearest
 
@@ -107,25 +108,29 @@ def load(builder: tfds.core.DatasetBuilder, split: str) -> Source:
     return builder.as_data_source(split)
 
 
-def as_arrays(source: Source) -> dict[str, np.ndarray]:
+def as_arrays(source: Any) -> dict[str, Any]:
     """Reads a whole split into memory.
 
     Args:
-        source: from `load`; its features have fixed shapes.
+        source: from `load`, or several by name; its features have fixed shapes.
 
     Returns:
         By feature `[n, ...]`, in the source's order and in the dtypes that JAX gives them: 64-bit
-        numbers become 32-bit ones, unless JAX's 64-bit mode is on.
+        numbers become 32-bit ones, unless JAX's 64-bit mode is on. Of several, these by name.
 
     Raises:
         ValueError: if the source is empty.
     """
+    return by_source(lambda name, part: _as_arrays(part), source)
+
+
+def _as_arrays(source: Source) -> dict[str, np.ndarray]:
     n = len(source)
     if n == 0:
         raise ValueError("the split has no examples; choose another split")
     arrays: dict[str, np.ndarray] = {}
     for start in range(0, n, _CHUNK):
-        part = read(source, np.arange(start, min(start + _CHUNK, n)))
+        part = _read(source, np.arange(start, min(start + _CHUNK, n)))
         for name, values in part.items():
             if start == 0:
                 arrays[name] = np.empty((n, *values.shape[1:]), values.dtype)
@@ -133,16 +138,32 @@ def as_arrays(source: Source) -> dict[str, np.ndarray]:
     return arrays
 
 
-def read(source: Source | Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+def read(source: Any, rows: Any) -> dict[str, Any]:
     """Reads some examples.
 
     Args:
-        source: from `load`, or arrays as `as_arrays` gives them.
-        rows: `[B]` integers in [0, n).
+        source: from `load`, or arrays as `as_arrays` gives them; or several of these by name.
+        rows: `[B]` integers in [0, n); of several by name.
 
     Returns:
-        By feature `[B, ...]`, dtypes as in `as_arrays`.
+        By feature `[B, ...]`, dtypes as in `as_arrays`. Of several, these by name.
     """
+    return by_source(lambda name, part, rows: _read(part, rows), source, rows)
+
+
+def lengths(source: Any) -> Any:
+    """The number of examples of a split, or of several by name."""
+    if several(source):
+        return {name: lengths(part) for name, part in source.items()}
+    if not isinstance(source, Mapping):
+        return len(source)
+    found = {name: len(values) for name, values in source.items()}
+    if len(set(found.values())) != 1:
+        raise ValueError(f"arrays have lengths {found}; expected one length")
+    return next(iter(found.values()))
+
+
+def _read(source: Source | Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
     if isinstance(source, Mapping):
         return {name: values[rows] for name, values in source.items()}
     examples = source.__getitems__(rows.tolist())
@@ -155,6 +176,8 @@ def nbytes(source: Any) -> int:
     Raises:
         ValueError: if a feature has no fixed shape.
     """
+    if several(source):
+        return sum(map(nbytes, source.values()))
     total = 0
     for name, feature in source.dataset_info.features.items():
         info = feature.get_tensor_info()

@@ -44,6 +44,8 @@ class Task(NamedTuple):
             microbatches and devices.
         check: `(label [n, ...], present [n])`, both NumPy -> what is wrong with the label, None if
             nothing is; see `check_labels`.
+        source: The data set that it reads, where a batch holds several (`jmtl.data.several`): its
+            inputs are those of that name, and its labels have as many rows.
     """
 
     name: str
@@ -54,13 +56,15 @@ class Task(NamedTuple):
     main: str
     weight: Callable[[Array], Array] | None = None
     check: Callable[[np.ndarray, np.ndarray], str | None] | None = None
+    source: str | None = None
 
 
 class Batch(NamedTuple):
     """Examples, their labels, and which labels are there.
 
     Attributes:
-        inputs: A pytree with leaves `[B, ...]`.
+        inputs: A pytree with leaves `[B, ...]`. Of several data sets, these by name, each with its
+            own B.
         labels: By key, `[B, ...]`; rows that are absent may hold anything.
         present: By the same keys, `[B]` booleans.
     """

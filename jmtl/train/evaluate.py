@@ -6,12 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jmtl.nn import Model
 from jmtl.tasks import Batch, Task, task_counts, task_losses
 
-Sums = Callable[[Any, Any, Mapping[str, Any], Float[Array, " B"]], Any]
+Sums = Callable[[Any, Any, Mapping[str, Any], Any], Any]
 
 
 def evaluation_sums(
@@ -26,12 +25,18 @@ def evaluation_sums(
 
     Returns:
         `(params, model_state, raw batch [B, ...], weights [B])` to, by task, (statistics of its
-        metric, sum of its losses, what that is divided by). Rows of weight 0 are padding.
+        metric, sum of its losses, what that is divided by). Rows of weight 0 are padding. Of
+        several data sets, raw batch and weights are by name.
     """
 
     def sums(params: Any, model_state: Any, raw: Mapping[str, Any], weight: Any) -> Any:
         batch = to_batch(raw)
-        present = {label: mask & (weight > 0) for label, mask in batch.present.items()}
+        weights = {task.label: weight[task.source] if task.source else weight for task in tasks}
+        present = {
+            label: mask & (weights[label] > 0)
+            for label, mask in batch.present.items()
+            if label in weights
+        }
         batch = batch._replace(present=present)
         outputs, _ = model.apply(params, model_state, batch.inputs)
         losses = task_losses(tasks, outputs, batch, [jnp.ones(())] * len(tasks))
@@ -66,7 +71,7 @@ def evaluate(
         params: of one device.
         model_state: of one device.
         batches: (raw batch `[B, ...]`, weights `[B]`), all of one size; rows of weight 0 are
-            padding.
+            padding. Of several data sets, both by name.
 
     Returns:
         By task, its metrics and its mean `loss`.

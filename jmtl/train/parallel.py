@@ -13,8 +13,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jmtl.data.indices import indices, position
-from jmtl.data.loading import gather
+from jmtl.data.loading import start_at, take
+from jmtl.data.several import several
 from jmtl.tasks import Batch
 from jmtl.train.state import TrainState
 from jmtl.train.step import Step, StepMetrics
@@ -27,7 +27,10 @@ Run = Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
 
 
 class Resident(NamedTuple):
-    """A feed from a split on the device: `arrays` leaves `[n, ...]`, and where the steps begin."""
+    """A feed from a split on the device: `arrays` leaves `[n, ...]`, and where the steps begin.
+
+    Of several data sets, all but the seed are by name.
+    """
 
     arrays: Mapping[str, Any]
     seed: Any
@@ -36,7 +39,7 @@ class Resident(NamedTuple):
 
 
 class Streamed(NamedTuple):
-    """A feed of batches that the host has loaded: leaves `[N, B, ...]`."""
+    """A feed of batches that the host has loaded: leaves `[N, B, ...]`, of several by name."""
 
     batches: Mapping[str, Any]
 
@@ -54,7 +57,7 @@ class Shell(NamedTuple):
             devices.
         compile: `(step, to_batch, state, feed, steps, batch_size)` to a compiled
             `(state, feed) -> (state, StepMetrics [N, ...])` that donates the state. `batch_size` is
-            the rows that one call of the step sees over all devices.
+            the rows that one call of the step sees over all devices, of several data sets by name.
     """
 
     devices: int
@@ -66,10 +69,9 @@ class Shell(NamedTuple):
     compile: Callable[..., Run]
 
 
-def start_of(arrays: Any, seed: int, t: int, batch_size: int, n: int, steps: int) -> Resident:
+def start_of(arrays: Any, seed: int, t: int, batch_size: Any, n: Any, steps: int) -> Resident:
     """The resident feed of steps t … t + steps − 1 of a split of n examples."""
-    epoch, offset = position(t, batch_size, n, steps)
-    return Resident(arrays, np.uint32(seed), np.uint32(epoch), np.uint32(offset))
+    return Resident(arrays, np.uint32(seed), *start_at(t, batch_size, n, steps))
 
 
 def shell(kind: Literal["jit", "pmap"] = "jit", devices: int | None = None) -> Shell:
@@ -102,29 +104,30 @@ def shell(kind: Literal["jit", "pmap"] = "jit", devices: int | None = None) -> S
     return (_jit_shell if kind == "jit" else _pmap_shell)(devices)
 
 
-def check_divides(batch_size: int, devices: int) -> None:
+def check_divides(batch_size: Any, devices: int, name: str | None = None) -> None:
     """Refuse a batch that does not lie evenly on the devices."""
-    if batch_size % devices:
+    if several(batch_size):
+        for source, rows in batch_size.items():
+            check_divides(rows, devices, source)
+    elif batch_size % devices:
+        whose = f" of {name}" if name else ""
         raise ValueError(
-            f"batch size {batch_size} does not divide over {devices} devices: "
+            f"batch size {batch_size}{whose} does not divide over {devices} devices: "
             f"use {batch_size - batch_size % devices or devices} or "
             f"{batch_size + -batch_size % devices}"
         )
 
 
 def _scanned(
-    step: Step, to_batch: ToBatch, steps: int, batch_size: int, rows: Callable[[], Any], put: Any
+    step: Step, to_batch: ToBatch, steps: int, batch_size: Any, rows: Callable[[int], Any], put: Any
 ) -> Run:
-    """N steps in one scan; `rows` are this device's row numbers of a batch, `put` places one."""
+    """N steps in one scan; `rows` are this device's row numbers of B, `put` places a batch."""
 
     def run(state: TrainState, feed: Any) -> tuple[TrainState, StepMetrics]:
         def fetch(x: Any) -> Mapping[str, Any]:
             if isinstance(feed, Streamed):
                 return x
-            n = len(jax.tree.leaves(feed.arrays)[0])
-            offset = feed.offset + x * np.uint32(batch_size)
-            chosen = indices(feed.seed, feed.epoch, offset, rows(), n, jnp)
-            return gather(feed.arrays, chosen)
+            return take(feed.arrays, feed.seed, feed.epoch, feed.offset, x, batch_size, rows)
 
         def body(state: TrainState, x: Any) -> tuple[TrainState, StepMetrics]:
             return step(state, put(to_batch(fetch(x))))
@@ -146,16 +149,15 @@ def _jit_shell(devices: int) -> Shell:
 
     def streamed(batches: Mapping[str, np.ndarray]) -> Streamed:
         return Streamed(
-            {
-                name: jax.make_array_from_process_local_data(split_batches, array)
-                for name, array in batches.items()
-            }
+            jax.tree.map(
+                lambda x: jax.make_array_from_process_local_data(split_batches, x), batches
+            )
         )
 
     def compile_(
-        step: Step, to_batch: ToBatch, state: Any, feed: Any, steps: int, batch_size: int
+        step: Step, to_batch: ToBatch, state: Any, feed: Any, steps: int, batch_size: Any
     ) -> Run:
-        run = _scanned(step, to_batch, steps, batch_size, lambda: batch_size, put)
+        run = _scanned(step, to_batch, steps, batch_size, lambda size: size, put)
         jitted = jax.jit(run, donate_argnums=0, out_shardings=everywhere)
         return jitted.lower(state, feed).compile()
 
@@ -189,14 +191,13 @@ def _pmap_shell(devices: int) -> Shell:
             shares = x.reshape(steps, len(local), rows // len(local), *x.shape[2:])
             return np.moveaxis(shares, 1, 0)
 
-        return Streamed({name: cut(array) for name, array in batches.items()})
+        return Streamed(jax.tree.map(cut, batches))
 
     def compile_(
-        step: Step, to_batch: ToBatch, state: Any, feed: Any, steps: int, batch_size: int
+        step: Step, to_batch: ToBatch, state: Any, feed: Any, steps: int, batch_size: Any
     ) -> Run:
-        share = batch_size // devices
-
-        def rows() -> Any:
+        def rows(size: int) -> Any:
+            share = size // devices
             first = lax.axis_index(AXIS).astype(jnp.uint32) * np.uint32(share)
             return first + jnp.arange(share, dtype=jnp.uint32)
 
