@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from experiments.problem import Problem
-from experiments.problems import multi_digits, multi_mnist
+from experiments.problems import digit_attributes, multi_digits, multi_mnist
 
 PROBLEMS: Mapping[str, Problem] = MappingProxyType(
-    {module.PROBLEM.name: module.PROBLEM for module in (multi_digits, multi_mnist)}
+    {
+        module.PROBLEM.name: module.PROBLEM
+        for module in (multi_digits, digit_attributes, multi_mnist)
+    }
 )

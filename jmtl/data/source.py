@@ -32,6 +32,7 @@ from jmtl.data.tfds_compat import without_tensorflow
 from jmtl.methods import nearest
 
 BUILDERS = {
+    "digit_attributes": "DigitAttributes",
     "multi_digits": "MultiDigits",
     "multi_mnist": "MultiMnist",
     "scenes": "Scenes",
