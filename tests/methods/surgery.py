@@ -48,12 +48,11 @@ def _answers(rows: Float[Array, "B K n"]) -> dict[str, tuple[jax.Array, jax.Arra
 
 
 def answers(rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Weights `[COUNT, K]` (as float64) and residuals `[COUNT]` of every method's first step.
+    """Weights `[B, K]` (as float64) and residuals `[B]` of every method's first step.
 
     Args:
-        rows: `[COUNT, K, n]`, given to the methods in float32.
+        rows: `[B, K, n]`, given to the methods in float32; B is COUNT, or a program is compiled.
     """
-    assert len(rows) == COUNT
     found = _answers(jnp.asarray(rows, jnp.float32))
     return {name: (np.asarray(w, np.float64), np.asarray(r)) for name, (w, r) in found.items()}
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.methods.surgery import COUNT, METHODS, answers, updates
 from tests.solvers.families import bar, conflict_of, draw, fresh_seed
+from tests.solvers.kept import Check
 from tests.solvers.references import shortest
 
 NEVER_CONFLICT = (
@@ -162,36 +163,38 @@ def test_a_small_task_is_not_conflicted_with(k: int) -> None:
         assert np.min(product / lengths.max(axis=1)) >= -1e-5 * 0.05, name
 
 
+def judge(problem: dict[str, np.ndarray], found: Any) -> None:
+    """The bars of any problem, of all methods at once."""
+    rows = problem["rows"]
+    norms = np.linalg.norm(rows, axis=1)
+    for name, (weights, residual) in found.items():
+        assert np.isfinite(weights).all(), name
+        assert np.isfinite(residual), name
+    depth = np.linalg.norm(shortest(rows / norms[:, None]))
+    for name in NEVER_CONFLICT:
+        if depth <= 1e-3 and name.startswith(("nash", "fairgrad")):
+            continue  # no solution exists
+        conflict, mass = conflict_of(rows, found[name][0])
+        assert conflict <= bar(mass), (name, conflict, mass)
+    for name in ("mgda", "upgrad", "dualproj", "cagrad", "cagrad c=1", "aligned"):
+        assert found[name][1] <= 1e-5, name
+    check_fair(rows, {n: found[n][0] for n in ("nash unclipped", "fairgrad")}, depth)
+    clipped = found["nash"][0]
+    # The norm comes from the cosines, whose rounding counts as the weights' mass squared.
+    rounding = 1e-6 * (np.abs(clipped) @ norms) ** 2
+    assert np.linalg.norm(clipped @ rows) ** 2 <= 1 + 1e-5 + rounding
+    if np.linalg.cond(rows / norms[:, None]) < 100:
+        cosines = rows @ (found["config"][0] @ rows) / norms
+        assert cosines.min() >= -1e-5 * norms.sum()
+
+
+CHECK = Check("methods", lambda problems: answers(problems["rows"]), judge)
+
+
 def check_random(size: int, count: int) -> None:
-    """The bars of many random problems, of all methods at once."""
     seed = fresh_seed()
     for batch in range(-(-count // COUNT)):
-        problems = draw(size, COUNT, seed + batch)
-        found = answers(problems.jacobians)
-        for index, (rows, family) in enumerate(
-            zip(problems.jacobians, problems.family, strict=True)
-        ):
-            where = (seed + batch, size, index, family)
-            norms = np.linalg.norm(rows, axis=1)
-            for name, (weights, residual) in found.items():
-                assert np.isfinite(weights[index]).all(), (name, where)
-                assert np.isfinite(residual[index]), (name, where)
-            depth = np.linalg.norm(shortest(rows / norms[:, None]))
-            for name in NEVER_CONFLICT:
-                if depth <= 1e-3 and name.startswith(("nash", "fairgrad")):
-                    continue  # no solution exists
-                conflict, mass = conflict_of(rows, found[name][0][index])
-                assert conflict <= bar(mass), (name, where, conflict, mass)
-            for name in ("mgda", "upgrad", "dualproj", "cagrad", "cagrad c=1", "aligned"):
-                assert found[name][1][index] <= 1e-5, (name, where)
-            check_fair(rows, {n: found[n][0][index] for n in ("nash unclipped", "fairgrad")}, depth)
-            clipped = found["nash"][0][index]
-            # The norm comes from the cosines, whose rounding counts as the weights' mass squared.
-            rounding = 1e-6 * (np.abs(clipped) @ norms) ** 2
-            assert np.linalg.norm(clipped @ rows) ** 2 <= 1 + 1e-5 + rounding, where
-            if np.linalg.cond(rows / norms[:, None]) < 100:
-                cosines = rows @ (found["config"][0][index] @ rows) / norms
-                assert cosines.min() >= -1e-5 * norms.sum(), where
+        CHECK.over({"rows": draw(size, COUNT, seed + batch).jacobians})
 
 
 def check_fair(rows: np.ndarray, weights: dict[str, np.ndarray], depth: float) -> None:

@@ -2,7 +2,7 @@
 
 A problem is a Jacobian `[K, n]` in float64, its cosines and norms in the dtype under test. Slow
 tests draw fresh ones each run: the seed is printed, and `JMTL_TEST_SEED` repeats it. The others
-draw the same ones each run (tests/conftest.py). A problem that failed is kept as a test of its own.
+draw the same ones each run (tests/conftest.py). A problem that fails is kept (`kept.py`).
 """
 
 import os
@@ -28,6 +28,13 @@ class Problems(NamedTuple):
     cosine: np.ndarray
     norms: np.ndarray
     family: list[str]
+
+
+def rounded_gramians(problems: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines `[B, K, K]` and norms `[B, K]` in float32 of problems as `kept` has them."""
+    if "rows" in problems:
+        return gramian(problems["rows"], np.float32)
+    return problems["cosine"].astype(np.float32), problems["norms"].astype(np.float32)
 
 
 def fresh_seed() -> int:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jmtl.solvers.power_root import power_root
-from tests.solvers.families import draw, fresh_seed, gramian
+from tests.solvers.families import draw, fresh_seed, gramian, rounded_gramians
+from tests.solvers.kept import Check
 from tests.solvers.references import CASES, cases_with, rows_of, shortest
 
 EXPONENTS = (1.0, 2.0)
@@ -36,37 +37,39 @@ def test_reference(case):
             assert np.linalg.norm(error) <= limit * largest, name
 
 
+def judge(problem, answer):
+    rows = problem["rows"]
+    norms = np.linalg.norm(rows, axis=1)
+    depth = np.linalg.norm(shortest(rows / norms[:, None]))
+    product = rows @ rows.T
+    assert np.all(answer.weights > 0)
+    all_weights = answer.weights.astype(np.float64)
+    for exponent, alpha, claimed in zip(EXPONENTS, all_weights, answer.residual, strict=True):
+        root = alpha ** (1 / exponent)
+        error = np.max(np.abs((product @ alpha) * root - 1))
+        # The terms of one sum over the sum: α in float32 keeps the equation to EPS times this.
+        cancelled = np.max((np.abs(product) @ alpha) * root)
+        if depth > 1e-3:
+            assert error <= max(1e-4, 8 * EPS * cancelled), (exponent, depth)
+            assert abs(claimed - error) <= max(1e-5, 8 * EPS * cancelled)
+        elif depth < 1e-6:
+            # No solution exists: the answer says so, and its update is that of none.
+            assert claimed >= 0.5
+            if exponent == 1:
+                assert np.linalg.norm(alpha @ rows) <= np.sqrt(len(rows))
+        if exponent == 1 and depth > 0.05:
+            assert error <= 1e-4, depth
+
+
+CHECK = Check(
+    "power_root",
+    lambda problems: solve_many(*rounded_gramians(problems), np.asarray(EXPONENTS, np.float32)),
+    judge,
+)
+
+
 def check_random(size, count):
-    problems = draw(size, count, fresh_seed())
-    weights, residual = solve_many(
-        problems.cosine, problems.norms, np.asarray(EXPONENTS, np.float32)
-    )
-    for rows, all_weights, residuals, family in zip(
-        problems.jacobians,
-        np.asarray(weights, np.float64),
-        np.asarray(residual),
-        problems.family,
-        strict=True,
-    ):
-        norms = np.linalg.norm(rows, axis=1)
-        depth = np.linalg.norm(shortest(rows / norms[:, None]))
-        product = rows @ rows.T
-        assert np.all(all_weights > 0)
-        for exponent, alpha, claimed in zip(EXPONENTS, all_weights, residuals, strict=True):
-            root = alpha ** (1 / exponent)
-            error = np.max(np.abs((product @ alpha) * root - 1))
-            # The terms of one sum over the sum: α in float32 keeps the equation to EPS times this.
-            cancelled = np.max((np.abs(product) @ alpha) * root)
-            if depth > 1e-3:
-                assert error <= max(1e-4, 8 * EPS * cancelled), (family, exponent, depth)
-                assert abs(claimed - error) <= max(1e-5, 8 * EPS * cancelled)
-            elif depth < 1e-6:
-                # No solution exists: the answer says so, and its update is that of none.
-                assert claimed >= 0.5
-                if exponent == 1:
-                    assert np.linalg.norm(alpha @ rows) <= np.sqrt(size)
-            if exponent == 1 and depth > 0.05:
-                assert error <= 1e-4, (family, depth)
+    CHECK.over({"rows": draw(size, count, fresh_seed()).jacobians})
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 40])
