@@ -229,6 +229,25 @@ def cross_products(
     return total.inner * total.left[:, None] * total.right[None, :]
 
 
+def scale_rows(task_grads: TaskGrads, factors: Float[Array, " K"]) -> TaskGrads:
+    """Row i of every leaf `[K, ...]` multiplied by `factors[i]`, in float32 or wider.
+
+    A factor may take a row of half precision out of its range; what is combined from the scaled
+    rows goes back to the leaves' own dtypes (`like`).
+    """
+
+    def one(leaf: Array) -> Array:
+        dtype = compute_dtype(leaf)
+        return leaf.astype(dtype) * factors.astype(dtype).reshape((-1,) + (1,) * (leaf.ndim - 1))
+
+    return jax.tree.map(one, task_grads)
+
+
+def like(tree: Any, leaves: Any) -> Any:
+    """`tree` in the dtypes of `leaves`."""
+    return jax.tree.map(lambda x, leaf: x.astype(leaf.dtype), tree, leaves)
+
+
 def combine(task_grads: TaskGrads, weights: Float[Array, " K"]) -> Any:
     """`wᵀ J`: the weighted sum of the task gradients.
 

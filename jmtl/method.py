@@ -15,6 +15,8 @@ from jmtl.gramian import (
     check_num_tasks,
     combine,
     compute_dtype,
+    like,
+    scale_rows,
 )
 from jmtl.gramian import gramian as gramian_of
 
@@ -141,9 +143,7 @@ def _scaled(seen: Seen, weights: Float[Array, " K"]) -> Seen:
     if cross is not None:
         cross = cross * weights[:, None] * weights[None, :]
     if grads is not None:
-        grads = jax.tree.map(
-            lambda g: (g * weights.reshape((-1,) + (1,) * (g.ndim - 1))).astype(g.dtype), grads
-        )
+        grads = scale_rows(grads, weights)
     return seen._replace(gramian=gram, cross=cross, gradients=grads)
 
 
@@ -193,7 +193,10 @@ def chain(*methods: Method) -> Method:
             total = weights * answer.weights
             same = answer.heads is answer.weights  # then one backward pass serves both
             heads = total if same else weights * answer.heads
-            answer = answer._replace(weights=total, heads=heads)
+            gradient = answer.gradient
+            if gradient is not None:
+                gradient = like(gradient, seen.gradients)
+            answer = answer._replace(weights=total, heads=heads, gradient=gradient)
         return answer, (*states, own)
 
     def observe(before: Array, after: Array, state: State) -> State:

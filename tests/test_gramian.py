@@ -14,7 +14,9 @@ from jmtl.gramian import (
     cross_products,
     global_norm,
     gramian,
+    like,
     num_tasks,
+    scale_rows,
 )
 from tests.programs import live_equations, products
 
@@ -219,6 +221,20 @@ def test_combine() -> None:
         assert found.shape == exact.shape
         assert found.dtype == exact.dtype
         np.testing.assert_allclose(found, exact, atol=1e-6)
+
+
+def test_scale_rows() -> None:
+    rows, factors = random_rows(3), np.array([0.5, -2.0, 1e6])
+    tree = as_tree(rows) | {"half": jnp.asarray(rows[:, :2], jnp.float16)}
+    found = scale_rows(tree, jnp.asarray(factors))
+    expected = as_tree(rows * factors[:, None])
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}
+    for name, exact in expected.items():
+        np.testing.assert_allclose(found[name], exact, rtol=1e-6)
+    np.testing.assert_allclose(found["half"], np.float16(rows[:, :2]) * factors[:, None], rtol=1e-6)
+    assert {name: leaf.dtype for name, leaf in like(found, tree).items()} == {
+        name: leaf.dtype for name, leaf in tree.items()
+    }
 
 
 def test_combine_takes_a_list() -> None:

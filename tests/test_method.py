@@ -67,10 +67,21 @@ def test_the_last_method_sees_scaled_rows_and_raw_losses() -> None:
     np.testing.assert_allclose(saw.gramian.norms, expected.norms, rtol=1e-6)
     np.testing.assert_allclose(saw.cross, cross * np.outer(weights, weights), rtol=1e-6)
     np.testing.assert_allclose(saw.gradients["a"], JACOBIAN * weights[:, None], rtol=1e-6)
-    assert saw.gradients["b"].dtype == jnp.bfloat16
+    assert saw.gradients["b"].dtype == jnp.float32, "a scaled row may leave half precision's range"
     np.testing.assert_array_equal(saw.losses, LOSSES)
     np.testing.assert_allclose(found.weights, weights * [1, 2, 3])
     np.testing.assert_allclose(found.heads, weights)
+
+
+def test_weights_may_take_half_precision_out_of_its_range() -> None:
+    rows = jnp.asarray([[1.0, 2.0], [3.0, -1.0]], jnp.float16)
+    given = Seen(jnp.full(2, 1e6), jmtl.gramian(rows), gradients=rows)
+    method = jmtl.chain(jmtl.static(2, [1e6, 1e6]), jmtl.db_mtl(2, beta=0.0))
+    answer, _ = method.update(given, method.init(rows[0]))
+    assert answer.gradient.dtype == jnp.float16
+    alone = jmtl.db_mtl(2, beta=0.0)
+    plain, _ = alone.update(given._replace(losses=jnp.ones(2)), alone.init(rows[0]))
+    np.testing.assert_allclose(answer.gradient, plain.gradient, rtol=2e-3)
 
 
 @pytest.mark.parametrize(("last", "heads"), [({}, [2, 3, 4]), ({"scales_heads": True}, [2, 6, 12])])

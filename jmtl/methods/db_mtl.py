@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jmtl.checks import check_number, check_tasks
-from jmtl.gramian import combine, compute_dtype, global_norm
+from jmtl.gramian import combine, compute_dtype, global_norm, like, scale_rows
 from jmtl.method import Answer, Method, Seen
-from jmtl.methods.rows import like, scale_rows, zeros_per_task
+from jmtl.methods.rows import zeros_per_task
 
 
 class DBMTLState(NamedTuple):

@@ -1,14 +1,15 @@
 """GradVac: gradient vaccine. Wang et al., ICLR 2021, algorithm 1."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jmtl.checks import check_choice, check_key, check_number, check_tasks
+from jmtl.checks import check_number, check_tasks
 from jmtl.gramian import Gramian, compute_dtype
 from jmtl.method import Answer, Method, Seen, named_key
+from jmtl.methods.visits import Order, drawn_key, orders, summed_weights
 
 
 class GradVacState(NamedTuple):
@@ -71,7 +72,7 @@ def gradvac(
     num_tasks: int,
     key: PRNGKeyArray | None = None,
     beta: Any = 0.01,
-    order: Literal["random", "fixed"] = "random",
+    order: Order = "random",
 ) -> Method:
     """GradVac: PCGrad with a learned target cosine ρ̂_ij for each pair in place of 0.
 
@@ -97,29 +98,17 @@ def gradvac(
     """
     k = check_tasks("gradvac", num_tasks)
     check_number("gradvac", "beta", beta, least=0, most=1)
-    check_choice("gradvac", "order", order, ("random", "fixed"))
-    draws = order == "random" and k > 2
-    if draws and key is None:
-        raise ValueError("gradvac: order='random' needs a key, as key=jax.random.key(0)")
-    if key is not None:
-        check_key("gradvac", key)
+    drawn = drawn_key("gradvac", k, key, order)
 
     def init(shared_params: Any) -> GradVacState:
         goals = jnp.zeros((k, k), compute_dtype(shared_params))
-        drawn = named_key(key, "gradvac") if draws and key is not None else None
-        return GradVacState(goals, jnp.zeros((), jnp.int32), drawn)
+        own = None if drawn is None else named_key(drawn, "gradvac")
+        return GradVacState(goals, jnp.zeros((), jnp.int32), own)
 
     def update(seen: Seen, state: GradVacState) -> tuple[Answer, GradVacState]:
-        orders = jnp.tile(jnp.arange(k), (k, 1))
-        if state.key is not None:
-            step_key = jax.random.fold_in(state.key, state.step)
-            orders = jax.random.permutation(step_key, orders, axis=1, independent=True)
-        norms = seen.gramian.norms
-        held, goals = vaccinate(seen.gramian, state.goals, orders, beta)
-        # Apart from its own unit: where nothing is edited the weights are one, exactly.
-        added = held - jnp.eye(k, dtype=norms.dtype)
-        ratios = norms[:, None] / jnp.where(norms == 0, 1, norms)[None, :]
-        weights = 1 + jnp.sum(ratios * added, axis=0)
+        visited = orders(k, state.key, state.step)
+        held, goals = vaccinate(seen.gramian, state.goals, visited, beta)
+        weights = summed_weights(seen.gramian.norms, held)
         return Answer(weights), GradVacState(goals, state.step + 1, state.key)
 
     return Method("gradvac", k, init, update, needs="gramian")

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jmtl.checks import check_choice, check_key, check_tasks
+from jmtl.checks import check_choice, check_tasks
 from jmtl.gramian import Gramian
 from jmtl.method import Answer, Method, Seen, State, named_key
+from jmtl.methods.visits import Order, drawn_key, orders, summed_weights
 
 
 class PCGradState(NamedTuple):
@@ -51,7 +52,7 @@ def pcgrad(
     num_tasks: int,
     key: PRNGKeyArray | None = None,
     reduce: Literal["sum", "mean"] = "sum",
-    order: Literal["random", "fixed"] = "random",
+    order: Order = "random",
 ) -> Method:
     """PCGrad: for each i, over j ≠ i in a random order: if h·g_j < 0, h −= (h·g_j/‖g_j‖²) g_j.
 
@@ -75,31 +76,19 @@ def pcgrad(
     """
     k = check_tasks("pcgrad", num_tasks)
     check_choice("pcgrad", "reduce", reduce, ("sum", "mean"))
-    check_choice("pcgrad", "order", order, ("random", "fixed"))
-    draws = order == "random" and k > 2
-    if draws and key is None:
-        raise ValueError("pcgrad: order='random' needs a key, as key=jax.random.key(0)")
-    if key is not None:
-        check_key("pcgrad", key)
+    drawn = drawn_key("pcgrad", k, key, order)
 
     def init(shared_params: State) -> State:
         del shared_params
-        if not draws or key is None:
+        if drawn is None:
             return ()
-        return PCGradState(named_key(key, "pcgrad"), jnp.zeros((), jnp.int32))
+        return PCGradState(named_key(drawn, "pcgrad"), jnp.zeros((), jnp.int32))
 
     def update(seen: Seen, state: State) -> tuple[Answer, State]:
-        orders = jnp.tile(jnp.arange(k), (k, 1))
-        if draws:
-            step_key = jax.random.fold_in(state.key, state.step)
-            orders = jax.random.permutation(step_key, orders, axis=1, independent=True)
-            state = PCGradState(state.key, state.step + 1)
-        norms = seen.gramian.norms
-        # Apart from its own unit: without conflict the weights are one, exactly. Nothing is added
-        # along a task without gradient, whose cosines are zero.
-        added = project(seen.gramian, orders) - jnp.eye(k, dtype=norms.dtype)
-        ratios = norms[:, None] / jnp.where(norms == 0, 1, norms)[None, :]
-        weights = 1 + jnp.sum(ratios * added, axis=0)
+        visited = orders(k, *(state or (None, jnp.zeros((), jnp.int32))))
+        weights = summed_weights(seen.gramian.norms, project(seen.gramian, visited))
+        if state:
+            state = state._replace(step=state.step + 1)
         return Answer(weights if reduce == "sum" else weights / k), state
 
     return Method("pcgrad", k, init, update, needs="gramian")
