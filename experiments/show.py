@@ -76,23 +76,23 @@ def line(record: Mapping[str, Any]) -> str:
 
 
 def scores_table(title: str, scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
-    """Task × metric, a row for each method.
+    """Task × metric, a column for each method.
 
     Args:
         title: above the table.
         scores: by method, by task, metrics by name.
     """
     first = next(iter(scores.values()))
-    metrics = list(dict.fromkeys(name for by_name in first.values() for name in by_name))
     table = Table(title=title, title_justify="left")
     table.add_column("task")
-    table.add_column("method")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    for task in first:
-        for i, (method, by_task) in enumerate(scores.items()):
-            cells = [_number(by_task[task].get(metric)) for metric in metrics]
-            table.add_row("" if i else task, method, *cells, end_section=i == len(scores) - 1)
+    table.add_column("metric")
+    for method in scores:
+        table.add_column(method, justify="right")
+    for task, metrics in first.items():
+        for i, metric in enumerate(metrics):
+            cells = [_number(by_task[task].get(metric)) for by_task in scores.values()]
+            last = i == len(metrics) - 1
+            table.add_row("" if i else task, metric, *cells, end_section=last)
     return table
 
 
