@@ -44,6 +44,10 @@ def conflict_averse(
         without conflict). The residual is the largest violation of g_i·d ≥ μ (equality where
         w_i > 0), relative to ‖g_i‖ Σ_j |w_j| ‖g_j‖.
 
+    The radius is met to the digits of the cosines: with m = Σ_j |w_j| ‖g_j‖, which is large where
+    near-opposite tasks cancel, to about eps m² over the radius, and g_i·d ≥ μ to about eps m ‖g_i‖
+    (see `dual_cone.project`).
+
     References:
         Liu et al., Conflict-averse gradient descent, 2021, equation 4 and algorithm 1.
     """
@@ -105,9 +109,9 @@ def conflict_averse(
     far = state.far
     at_zero = (stationary | (state.level <= lowest)) & (state.level == 0)
     length = jnp.where(far > 0, radius / jnp.where(far > 0, far, 1.0), 0.0)
-    # On the sphere to rounding, which is that of the squares: stretching would move g_i·d by the
-    # same part of g_i·g₀, and that is more.
-    rounding = eps * jnp.sum(mean) ** 2
+    # On the sphere to rounding, which is that of zᵀCz and of ‖g₀‖²: where weights cancel, all of
+    # their digits. Stretching would move g_i·d by the same part of g_i·g₀, and that is more.
+    rounding = 2 * eps * (jnp.sum(state.point) ** 2 + (c * jnp.sum(mean)) ** 2)
     length = jnp.where(jnp.abs(far**2 - radius**2) <= rounding, 1.0, length)
     length = jnp.where(at_zero, jnp.minimum(length, 1.0), length)
     point = state.point * length

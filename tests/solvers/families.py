@@ -98,5 +98,9 @@ def conflict_of(rows: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
 
 
 def bar(mass: float) -> float:
-    """The bar of 1e-5 for a float32 answer, let out where its weights cancel (`conflict_of`)."""
-    return 1e-5 * (1.0 if mass <= 2 else 2 * mass)
+    """The bar of 1e-5 for a float32 answer, let out where its weights cancel (`conflict_of`).
+
+    Rounding the cosines alone costs up to 2.4e-6 of the mass in 3,000 problems of K = 8; CAGrad's
+    worst of 256,000 answers was 5.4e-6.
+    """
+    return 1e-5 * (1.0 if mass <= 2 else 0.6 * mass)
