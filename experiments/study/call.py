@@ -39,7 +39,7 @@ def setting_of(config: StudyConfig, item: Program, problem: Problem) -> Setting:
         return jmtl.norm_matched(made) if item.matched else made
 
     return Setting(
-        problem=lambda knobs: problem,
+        problem=lambda told: problem,
         model=lambda at: build_model(
             config.encoder, config.encoder_options, config.head_options, at
         ),
@@ -50,6 +50,7 @@ def setting_of(config: StudyConfig, item: Program, problem: Problem) -> Setting:
         metrics=config.metrics,
         batch_size=config.batch_size,
         every=config.evaluate_every,
+        measure_every=config.evaluate_every,
     )
 
 

@@ -37,7 +37,7 @@ class Told(NamedTuple):
         weight_decay: `[]`.
         options: numbers of the method by "method.option".
         judges: `[K]` 1 for the tasks whose metric chooses the step, 0 for others.
-        knobs: numbers of the problem by name, for `Recipe.problem`.
+        knobs: numbers of the problem by name.
     """
 
     seed: UInt32[Array, ""]
@@ -52,22 +52,24 @@ class Setting(NamedTuple):
     """What all trainings of a program share.
 
     Attributes:
-        problem: the problem at a setting of its knobs.
+        problem: of what a training is told.
         model: of a problem.
         method: of what a training is told.
         optimizer: likewise.
         metrics: by task, the metric that chooses the step.
         batch_size: rows of a batch.
         every: updates between evaluations.
+        measure_every: updates between measurements of conflict, for methods that do not see it.
     """
 
-    problem: Callable[[Mapping[str, Any]], Problem]
+    problem: Callable[[Told], Problem]
     model: Callable[[Problem], Model]
     method: Callable[[Told], Method]
     optimizer: Callable[[Told], optax.GradientTransformation]
     metrics: Mapping[str, str]
     batch_size: int
     every: int
+    measure_every: int
 
 
 class Record(NamedTuple):
@@ -177,14 +179,14 @@ def program(setting: Setting, n: int, devices: int) -> Compiled:
     def advance(
         state: TrainState, told: Told, arrays: Any, first: Any, epoch: Any, offset: Any
     ) -> tuple[TrainState, Record]:
-        problem, method = setting.problem(told.knobs), setting.method(told)
+        problem, method = setting.problem(told), setting.method(told)
         rows = setting.batch_size * method.batches
         step = make_step(
             setting.model(problem),
             problem.tasks,
             method,
             setting.optimizer(told),
-            measure_every=setting.every,
+            measure_every=setting.measure_every,
         )
 
         def body(state: TrainState, i: Any) -> tuple[TrainState, StepMetrics]:
@@ -239,12 +241,12 @@ def common(setting: Setting, example: Mapping[str, Any], devices: int) -> Common
     """
 
     def params(told: Told) -> tuple[Any, Any]:
-        problem = setting.problem(told.knobs)
+        problem = setting.problem(told)
         inputs = problem.to_batch(example).inputs
         return init_params(jax.random.key(told.seed), setting.model(problem), inputs)
 
     def metrics_of(told: Told, params: Any, model_state: Any, batches: Any) -> Any:
-        problem = setting.problem(told.knobs)
+        problem = setting.problem(told)
         sums = evaluation_sums(setting.model(problem), problem.tasks, problem.to_batch)
 
         def add(_: None, batch: Any) -> tuple[None, Any]:
@@ -266,7 +268,7 @@ def common(setting: Setting, example: Mapping[str, Any], devices: int) -> Common
     def settle(
         best: Best, told: Told, params: Any, model_state: Any, step: Any, batches: Any
     ) -> tuple[Best, Float[Array, " K"]]:
-        problem = setting.problem(told.knobs)
+        problem = setting.problem(told)
         found = metrics_of(told, params, model_state, batches)
         main = jnp.stack([found[task.name][setting.metrics[task.name]] for task in problem.tasks])
         signs = [

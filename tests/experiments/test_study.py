@@ -217,7 +217,7 @@ def test_a_task_alone_is_the_problem_with_that_task_alone(whole):
     states = []
     for at, program_of in ((problem, 0), (alone, 0)):
         item = programs(config)[program_of]
-        setting = call.setting_of(config, item, at)._replace(problem=lambda knobs, at=at: at)
+        setting = call.setting_of(config, item, at)._replace(problem=lambda told, at=at: at)
         told = call.told_of(config, item, item.trainings[4:7])
         weights = np.array([[1.0, 0.0]] * 3, np.float32)[:, : len(at.tasks)]
         told = told._replace(options={"static.weights": weights})
