@@ -22,6 +22,9 @@ from experiments.study.training import Common, Compiled, Setting, Told
 from jmtl.method import Method
 from jmtl.train import checkpoint
 
+ROUNDS = 3
+"""In which the programs' dispatches are timed beside one another."""
+
 SAVE_SECONDS = 120.0
 """Between checkpoints of a call that is not finished."""
 
@@ -171,6 +174,30 @@ def train_call(
         "evaluate_seconds": [round(x, 6) for x in judging],
     }
     return {name: np.asarray(values)[: len(rows)] for name, values in kept.items()}, times
+
+
+def timed_beside(
+    config: StudyConfig,
+    plan: Sequence[Program],
+    made: Mapping[str, Compiled],
+    common: Common,
+    data: Data,
+    problem: Problem,
+) -> dict[str, list[float]]:
+    """By program, the seconds of its first dispatch: `ROUNDS` times, the programs taking turns."""
+    found: dict[str, list[float]] = {item.name: [] for item in plan}
+    for _ in range(ROUNDS):
+        for item in plan:
+            told = told_of(config, item, item.trainings[: config.width])
+            placed = training.place(told, config.devices, shared=False)
+            batch = config.batch_size * first_method(config, item, problem).batches
+            at = training.start(0, batch, data.rows["train"], config.evaluate_every)
+            state = made[item.name].init(placed, *common.params(placed))
+            jax.block_until_ready(state)
+            before = time.perf_counter()
+            jax.block_until_ready(made[item.name].advance(state, placed, data.training, *at))
+            found[item.name].append(round(time.perf_counter() - before, 6))
+    return found
 
 
 def _blank_curves(config: StudyConfig) -> dict[str, np.ndarray]:

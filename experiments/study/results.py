@@ -25,6 +25,10 @@ RULE = (
 Scores = Mapping[str, Mapping[str, Float[np.ndarray, " S"]]]
 
 
+BESIDE = "side by side"
+"""The entry of timing.json whose dispatches were timed in turns, when all trainings were done."""
+
+
 class Curves(NamedTuple):
     """What was recorded along the way, T times; NaN where a method or step has none.
 
@@ -84,6 +88,7 @@ class Results(NamedTuple):
         timing: by program and call ("0", "1", …): `seconds` in all, `dispatch_seconds` (a list,
             each of `steps` updates of `width` trainings), `dispatch_seconds_beside_compiling`
             (likewise, where another program was being compiled), `evaluate_seconds` (a list).
+            Under `BESIDE`, by program, the seconds of single dispatches that took turns.
         higher_is_better: by task and metric.
     """
 

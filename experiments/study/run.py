@@ -18,10 +18,10 @@ from experiments.config import find_problem
 from experiments.errors import UserError
 from experiments.problem import Problem
 from experiments.study import training
-from experiments.study.call import setting_of, told_of, train_call
+from experiments.study.call import setting_of, timed_beside, told_of, train_call
 from experiments.study.config import AUTO, SHIFT, Program, StudyConfig, calls, programs
 from experiments.study.data import Data, open_data
-from experiments.study.results import call_path, read_call
+from experiments.study.results import BESIDE, call_path, read_call
 from experiments.study.training import Common, Compiled
 from experiments.study.width import fitting
 from jmtl.train import checkpoint, records
@@ -184,13 +184,14 @@ def _run(config: StudyConfig, problem: Problem, folder: Path, data: Data, watche
     left = sum(len(rows) for found in todo.values() for _, rows in found) * config.steps
     watcher.stepped(updates - left)
     common = common_of(config, plan[0], problem, data)
-    plan = [item for item in plan if todo[item.name]]
+    every, plan = plan, [item for item in plan if todo[item.name]]
+    made: dict[str, Compiled] = {}
     with ThreadPoolExecutor(1) as ahead:
         # A program is compiled while the one before it trains.
         rest = (problem, data, common)
         coming = [ahead.submit(compiled_for, config, item, *rest) for item in plan[:1]]
         for item, after in zip(plan, [*plan[1:], None][: len(plan)], strict=True):
-            compiled = coming.pop().result()
+            made[item.name] = compiled = coming.pop().result()
             if after is not None:
                 coming.append(ahead.submit(compiled_for, config, after, *rest))
             for i, rows in todo[item.name]:
@@ -213,6 +214,13 @@ def _run(config: StudyConfig, problem: Problem, folder: Path, data: Data, watche
                 shutil.rmtree(unfinished, ignore_errors=True)
     with contextlib.suppress(OSError):
         (folder / "unfinished").rmdir()
+    timing = json.loads((folder / "timing.json").read_text())
+    if BESIDE not in timing:
+        for item in every:
+            if item.name not in made:
+                made[item.name] = compiled_for(config, item, problem, data, common)
+        timing[BESIDE] = timed_beside(config, every, made, common, data, problem)
+        records.write_json(folder / "timing.json", timing)
 
 
 def common_of(config: StudyConfig, item: Program, problem: Problem, data: Data) -> Common:

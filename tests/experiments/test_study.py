@@ -160,7 +160,9 @@ def test_a_study_stopped_and_resumed_gives_the_same_bytes(whole, tmp_path):
     assert go(folder, resume=True) == []
     calls = sum(math.ceil(len(p.trainings) / config.width) for p in programs(config))
     timing = json.loads((folder / "timing.json").read_text())
+    turns = timing.pop(results.BESIDE)
     assert sum(map(len, timing.values())) == calls
+    assert {name: len(times) for name, times in turns.items()} == dict.fromkeys(timing, 3)
 
 
 def test_a_call_stopped_midway_goes_on_from_there(whole, tmp_path, monkeypatch):
