@@ -220,13 +220,10 @@ def layer_gramians(task_grads: TaskGrads) -> dict[str, Gramian]:
     }
 
 
-def cross_products(
-    left: TaskGrads, right: TaskGrads, axis_name: str | None = None
-) -> Float[Array, "K K"]:
-    """`J₁ J₂ᵀ` `[K, K]`: raw inner products between the task gradients of two batches."""
+def cross_products(left: TaskGrads, right: TaskGrads, axis_name: str | None = None) -> Products:
+    """`J₁ J₂ᵀ` with its scales kept apart: inner products between two batches' task gradients."""
     pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
-    total = add_products([leaf_products(a, b, axis_name) for a, b in pairs])
-    return total.inner * total.left[:, None] * total.right[None, :]
+    return add_products([leaf_products(a, b, axis_name) for a, b in pairs])
 
 
 def scale_rows(task_grads: TaskGrads, factors: Float[Array, " K"]) -> TaskGrads:

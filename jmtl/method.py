@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jmtl.gramian import (
     Gramian,
+    Products,
     TaskGrads,
     check_num_tasks,
     combine,
@@ -35,13 +36,14 @@ class Seen(NamedTuple):
         losses: `[K]` the raw losses; None where the caller of `aggregator` gave none.
         gramian: of the task gradients (of the first batch, where the method takes several); None
             for loss methods.
-        cross: `[K, K]` J₁ J₂ᵀ between the first two batches; None unless `batches` is 3.
+        cross: J₁ J₂ᵀ between the first two batches, `inner [K, K] · left[:, None] · right`, whose
+            product may under- or overflow; None unless `batches` is 3.
         gradients: leaves `[K, ...]`; None unless the method needs them.
     """
 
     losses: Float[Array, " K"]
     gramian: Gramian = _ABSENT
-    cross: Float[Array, "K K"] = _ABSENT
+    cross: Products = _ABSENT
     gradients: TaskGrads = None
 
 
@@ -141,7 +143,7 @@ def _scaled(seen: Seen, weights: Float[Array, " K"]) -> Seen:
         sign = jnp.sign(weights)  # 0 makes a zero row, as Gramian defines it
         gram = Gramian(gram.cosine * sign[:, None] * sign[None, :], gram.norms * jnp.abs(weights))
     if cross is not None:
-        cross = cross * weights[:, None] * weights[None, :]
+        cross = cross._replace(left=cross.left * weights, right=cross.right * weights)
     if grads is not None:
         grads = scale_rows(grads, weights)
     return seen._replace(gramian=gram, cross=cross, gradients=grads)

@@ -204,12 +204,15 @@ def test_elements_spread_over_a_mapped_axis_add_up(transform: Any) -> None:
 
 
 def test_cross_products() -> None:
-    left, right = random_rows(3, 1, 1e-8), random_rows(3, 2, 1e10)
-    found = cross_products(as_tree(left), as_tree(right))
-    np.testing.assert_allclose(found, left @ right.T, atol=1e-6 * 1e2 * SIZE)
+    left, right = random_rows(3, 1), random_rows(3, 2)
+    exact = left @ right.T
+    for one, other in ((1e-8, 1e10), (1e-30, 1e-30), (1e30, 1e20)):
+        inner, a, b = cross_products(as_tree(one * left), as_tree(other * right))
+        found = np.asarray(inner) * (np.asarray(a) / one)[:, None] * (np.asarray(b) / other)
+        np.testing.assert_allclose(found, exact, atol=1e-6 * SIZE)
     right[1] = 0.0
-    found = cross_products(as_tree(left), as_tree(right))
-    np.testing.assert_allclose(found, left @ right.T, atol=1e-6 * 1e2 * SIZE)
+    inner, a, b = cross_products(as_tree(left), as_tree(right))
+    np.testing.assert_allclose(inner * a[:, None] * b[None], left @ right.T, atol=1e-6 * SIZE)
 
 
 def test_combine() -> None:

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jmtl
+from jmtl.gramian import cross_products
 from jmtl.method import Answer, Method, Seen, respond, stateless
 from tests.methods.cases import build
 
@@ -58,14 +59,17 @@ def test_the_last_method_sees_scaled_rows_and_raw_losses() -> None:
     weights = np.asarray([2.0, 0.0, 1e-12], np.float32)
     method = jmtl.chain(jmtl.static(K, weights), recorder())
     gradients = {"a": jnp.asarray(JACOBIAN), "b": jnp.asarray(JACOBIAN[:, 0], jnp.bfloat16)}
-    cross = jnp.asarray(JACOBIAN @ JACOBIAN[::-1].T)
+    cross = cross_products(jnp.asarray(JACOBIAN), jnp.asarray(JACOBIAN[::-1]))
     given = seen()._replace(gradients=gradients, cross=cross)
     found, (_, saw) = respond(method, given, method.init(None))
     expected = jmtl.gramian(jnp.asarray(JACOBIAN * weights[:, None]))
     np.testing.assert_allclose(saw.gramian.cosine, expected.cosine, atol=1e-6)
     np.testing.assert_array_equal(saw.gramian.cosine[1], 0.0)
     np.testing.assert_allclose(saw.gramian.norms, expected.norms, rtol=1e-6)
-    np.testing.assert_allclose(saw.cross, cross * np.outer(weights, weights), rtol=1e-6)
+    exact = JACOBIAN @ JACOBIAN[::-1].T * np.outer(weights, weights)
+    np.testing.assert_allclose(
+        saw.cross.inner * saw.cross.left[:, None] * saw.cross.right[None], exact, rtol=1e-5
+    )
     np.testing.assert_allclose(saw.gradients["a"], JACOBIAN * weights[:, None], rtol=1e-6)
     assert saw.gradients["b"].dtype == jnp.float32, "a scaled row may leave half precision's range"
     np.testing.assert_array_equal(saw.losses, LOSSES)

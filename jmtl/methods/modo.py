@@ -47,8 +47,9 @@ def modo(num_tasks: int, gamma: float = 1e-3, rho: float = 0.1) -> Method:
 
     def update(seen: Seen, state: MoDoState) -> tuple[Answer, MoDoState]:
         old = state.weights
-        slope = jnp.matmul(seen.cross, old, precision=jax.lax.Precision.HIGHEST) + rho * old
-        weights = project_on_simplex(old - gamma * slope).astype(old.dtype)
+        inner, left, right = seen.cross
+        pulled = left * jnp.matmul(inner, right * old, precision=jax.lax.Precision.HIGHEST)
+        weights = project_on_simplex(old - gamma * (pulled + rho * old)).astype(old.dtype)
         return Answer(weights), MoDoState(weights)
 
     return Method("modo", k, init, update, needs="gramian", batches=3)

@@ -10,14 +10,16 @@ from jmtl.gramian import Gramian, combined_norm, compute_dtype, global_norm
 from jmtl.method import Answer, Method, Seen, State
 
 
-def _on_sphere(gramian: Gramian, weights: Float[Array, " K"]) -> Float[Array, " K"]:
-    """The weights over the norm of Σ w_i g_i; over that of its rounding where it is below."""
+def _matched(gramian: Gramian, weights: Float[Array, " K"]) -> Float[Array, " K"]:
+    """The weights times ‖Σ g_i‖ / ‖Σ w_i g_i‖; as they are where there is no update to scale."""
+    target = combined_norm(gramian, jnp.ones_like(gramian.norms))
     largest = jnp.max(jnp.abs(weights))
-    weights = weights / jnp.where(largest == 0, 1, largest)
-    mass = jnp.sum(jnp.abs(weights) * gramian.norms)
-    rounding = jnp.sqrt(len(weights) * jnp.finfo(mass.dtype).eps) * mass
-    length = jnp.maximum(combined_norm(gramian, weights), rounding)
-    return weights / jnp.where(length == 0, 1, length)
+    unit = weights / jnp.where(largest == 0, 1, largest)
+    mass = jnp.sum(jnp.abs(unit) * gramian.norms)
+    rounding = jnp.sqrt(len(unit) * jnp.finfo(mass.dtype).eps) * mass
+    length = jnp.maximum(combined_norm(gramian, unit), rounding)
+    scaled = unit / jnp.where(length == 0, 1, length) * target
+    return jnp.where(length == 0, weights, scaled).astype(weights.dtype)
 
 
 def norm_matched(method: Method) -> Method:
@@ -33,8 +35,9 @@ def norm_matched(method: Method) -> Method:
     - The norms come from cosines and norms (`combined_norm`), so where an update cancels to a part
       r of Σ |w_i| ‖g_i‖ its norm is matched to about eps/r². Below r = √(K eps), where nothing can
       be told from rounding, the update counts as that long and stays shorter than the match:
-      rounding is not blown up to a step. An update of zero stays zero. A gradient that is answered
-      without weights has its exact norm, and rounding in it is not told from the rest.
+      rounding is not blown up to a step. An update of zero stays zero, its weights as they are (the
+      heads may have gradients). A gradient that is answered without weights has its exact norm, and
+      rounding in it is not told from the rest.
     - The g_i are those that the method sees: `norm_matched(chain(weights, surgery))` has the norm
       of the raw sum, `chain(weights, norm_matched(surgery))` that of the weighted sum. With
       `at="representation"` the norms are taken there; methods of several batches match on the first
@@ -54,9 +57,8 @@ def norm_matched(method: Method) -> Method:
 
     def update(seen: Seen, state: State) -> tuple[Answer, State]:
         answer, state = method.update(seen, state)
-        gramian = seen.gramian
-        target = combined_norm(gramian, jnp.ones_like(gramian.norms))
         if answer.gradient is not None:
+            target = combined_norm(seen.gramian, jnp.ones_like(seen.gramian.norms))
             length = global_norm(answer.gradient)
             safe = jnp.where(length == 0, 1, length)
 
@@ -68,7 +70,7 @@ def norm_matched(method: Method) -> Method:
 
             return answer._replace(gradient=jax.tree.map(scaled, answer.gradient)), state
         old = answer.weights
-        matched = (_on_sphere(gramian, old) * target).astype(old.dtype)
+        matched = _matched(seen.gramian, old)
         heads: Any = answer.heads
         if of_losses and (heads is None or heads is old):
             heads = matched

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jmtl.checks import check_count, check_number, check_tasks
-from jmtl.gramian import compute_dtype
+from jmtl.gramian import Products, compute_dtype
 from jmtl.method import Answer, Method, Seen
 from jmtl.solvers.simplex import project_on_simplex
 
@@ -19,13 +19,17 @@ class SDMGradState(NamedTuple):
     weights: Float[Array, " K"]
 
 
-def normalized(cross: Float[Array, "K K"]) -> Float[Array, "K K"]:
+def normalized(cross: Products) -> Float[Array, "K K"]:
     """J₁J₂ᵀ / mean(√diag)², at any scale; zeros where the diagonal has no positive entry.
 
     There the two batches agree on no task, nothing says how long a step is, and w stays.
     """
-    largest = jnp.max(jnp.abs(cross))
-    ratio = cross / jnp.where(largest == 0, 1, largest)
+
+    def relative(x: Array) -> Array:
+        largest = jnp.max(jnp.abs(x))
+        return x / jnp.where(largest == 0, 1, largest)
+
+    ratio = relative(cross.inner * relative(cross.left)[:, None] * relative(cross.right)[None, :])
     diagonal = jnp.diagonal(ratio)
     # Of independent batches the diagonal may be negative. The comparison keeps a NaN.
     length = jnp.mean(jnp.sqrt(jnp.where(diagonal < 0, 0, diagonal)))
@@ -80,7 +84,7 @@ def sdmgrad(
 
     def update(seen: Seen, state: SDMGradState) -> tuple[Answer, SDMGradState]:
         start = state.weights
-        products = normalized(seen.cross.astype(start.dtype))
+        products = normalized(seen.cross).astype(start.dtype)
 
         def search(_: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
             weights, velocity = carry

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jmtl.checks import check_number
-from jmtl.gramian import Gramian, compute_dtype
+from jmtl.gramian import Gramian, Products, compute_dtype
 from jmtl.method import Answer, Method, Seen, State
 
 
@@ -31,7 +31,7 @@ def shape_of_answer(method: Method) -> Answer:
     params = jax.ShapeDtypeStruct((), jnp.float32)
     row: Any = jax.ShapeDtypeStruct((k,), jnp.float32)
     square: Any = jax.ShapeDtypeStruct((k, k), jnp.float32)
-    seen = Seen(row, Gramian(square, row), square, row)
+    seen = Seen(row, Gramian(square, row), Products(square, row, row), row)
     return jax.eval_shape(method.update, seen, jax.eval_shape(method.init, params))[0]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jmtl
-from jmtl.gramian import Gramian
+from jmtl.gramian import Gramian, Products
 from jmtl.method import Seen, respond
 from tests.methods import recurrences
 from tests.methods.recurrences import K
@@ -18,20 +18,22 @@ MODO = {"gamma": 0.05, "rho": 0.1}
 BATCHED = ["modo", "sdmgrad"]
 
 
-def crosses(steps: int = 6, scale: float = 1.0) -> np.ndarray:
+def crosses(steps: int = 6) -> np.ndarray:
     """Products `[T, K, K]` of gradients of two batches that have a part in common."""
     draw = np.random.default_rng(5)
     common = draw.normal(size=(steps, K, 8)) * np.asarray([0.3, 1.0, 2.0])[:, None]
     one, two = (common + 0.5 * draw.normal(size=common.shape) for _ in range(2))
-    return scale**2 * np.einsum("tin,tjn->tij", one, two)
+    return np.einsum("tin,tjn->tij", one, two)
 
 
-def weights_of(method: jmtl.Method, products: Any) -> Any:
-    """Weights `[T, K]` over a scan."""
+def weights_of(method: jmtl.Method, products: Any, left: float = 1.0, right: float = 1.0) -> Any:
+    """Weights `[T, K]` over a scan, of the products times the scales of both batches' gradients."""
 
     def step(state: Any, cross: Any) -> tuple[Any, Any]:
-        gram = Gramian(jnp.eye(len(cross), dtype=cross.dtype), jnp.ones(len(cross), cross.dtype))
-        answer, state = respond(method, Seen(jnp.ones(len(cross)), gram, cross), state)
+        ones = jnp.ones(len(cross), cross.dtype)
+        gram = Gramian(jnp.eye(len(cross), dtype=cross.dtype), ones)
+        seen = Seen(jnp.ones(len(cross)), gram, Products(cross, left * ones, right * ones))
+        answer, state = respond(method, seen, state)
         return state, answer.weights
 
     products = jnp.asarray(products, float)
@@ -71,10 +73,18 @@ def test_sdmgrad_finds_the_minimum_of_its_problem() -> None:
     np.testing.assert_allclose(found @ rows, shortest(rows), atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_sdmgrad_has_no_scale(scale: float) -> None:
     method = jmtl.sdmgrad(K, learning_rate=0.05)
-    one, other = weights_of(method, crosses()), weights_of(method, crosses(scale=scale))
+    one, other = weights_of(method, crosses()), weights_of(method, crosses(), scale, scale)
+    np.testing.assert_allclose(other, one, rtol=1e-5)
+
+
+def test_modo_at_the_ends_of_float32() -> None:
+    """Products below its range are nothing; those within it count, however they come about."""
+    method = jmtl.modo(K, **MODO)
+    np.testing.assert_allclose(weights_of(method, crosses(), 1e-30, 1e-30), 1 / K, rtol=1e-5)
+    one, other = weights_of(method, crosses()), weights_of(method, crosses(), 1e-30, 1e30)
     np.testing.assert_allclose(other, one, rtol=1e-5)
 
 

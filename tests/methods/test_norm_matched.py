@@ -205,6 +205,11 @@ def test_names_needs_and_refusals() -> None:
         jmtl.per_layer(jmtl.norm_matched(surgery))
 
 
+def test_without_shared_gradients_the_heads_still_learn() -> None:
+    answer = answer_of(jmtl.norm_matched(jmtl.static(3, WEIGHTS)), np.zeros((3, 4)))
+    np.testing.assert_array_equal(answer.heads, WEIGHTS)
+
+
 def test_non_finite_gradients_show() -> None:
     rows = ROWS.copy()
     rows[1, 2] = np.nan

@@ -49,7 +49,8 @@ def _fickle(seen, state):
 
 
 def _three(seen, state):
-    size = jnp.sqrt(jnp.abs(seen.cross).sum())
+    inner, left, right = seen.cross
+    size = jnp.sqrt(jnp.abs(inner * left[:, None] * right[None]).sum())
     return Answer(jnp.stack([size, seen.gramian.norms[0] / size])), state
 
 
