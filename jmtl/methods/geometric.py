@@ -13,9 +13,11 @@ def geometric(num_tasks: int) -> Method:
     scales the whole gradient and leaves its direction alone. Public implementations multiply the
     losses, and at least one logs other numbers as the weights.
 
-    The losses must be > 0. For K >= 2 the objective has an infinite slope at a loss of 0, as of a
-    batch without the task's labels: that task's weight is NaN, and the others' 0. A negative loss
-    makes all weights NaN. A single task has weight 1 whatever its loss.
+    A loss of 0 is that of a task without labels in the batch, or one that nothing is left to learn
+    of: its gradient is 0, and it takes no part. Its weight is 0, and the mean is over the others
+    (the limit of a vanishing loss is another: a slope without bound for that task, none for the
+    others). A negative loss has no logarithm and makes the weights NaN. A single task has weight 1
+    whatever its loss.
 
     Args:
         num_tasks: K.
@@ -31,7 +33,10 @@ def geometric(num_tasks: int) -> Method:
     def update(seen: Seen, state: State) -> tuple[Answer, State]:
         if k == 1:
             return Answer(jnp.ones_like(seen.losses)), state
-        logs = jnp.log(seen.losses)
-        return Answer(jnp.exp(jnp.mean(logs) - logs) / k), state
+        present = seen.losses != 0
+        count = jnp.maximum(jnp.sum(present), 1)
+        logs = jnp.log(jnp.where(present, seen.losses, 1))
+        weights = jnp.exp(jnp.sum(logs) / count - logs) / count
+        return Answer(jnp.where(present, weights, 0)), state
 
     return Method("geometric", k, stateless, update, needs="losses", uses_losses=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jmtl.checks import check_number, check_tasks
 from jmtl.gramian import compute_dtype
@@ -18,7 +18,9 @@ class GO4AlignState(NamedTuple):
     log_p: Float[Array, " K"]
 
 
-def cluster_centres(values: Float[Array, " K"], clusters: int) -> Float[Array, " K"]:
+def cluster_centres(
+    values: Float[Array, " K"], clusters: int, present: Bool[Array, " K"]
+) -> Float[Array, " K"]:
     """Each value replaced by the centre of its cluster: k-means on a line, exactly.
 
     On a line clusters are runs of the sorted values, so the least sum of squared distances comes
@@ -28,22 +30,25 @@ def cluster_centres(values: Float[Array, " K"], clusters: int) -> Float[Array, "
     Args:
         values: `[K]` finite; a value that is not makes all results NaN.
         clusters: how many, >= 1; as many as there are distinct values at most are used.
+        present: `[K]` which values count; the others come out as 0.
 
     Returns:
         `[K]` in the order of `values`.
     """
     k = len(values)
+    values = jnp.where(present, values, 0)
     order = jnp.argsort(values)
     largest = jnp.max(jnp.abs(values))
     scale = jnp.where(largest == 0, 1, largest)  # squares stay within the range of the dtype
     ordered = values[order] / scale
     starts, ends, at = np.ogrid[: k + 1, : k + 1, :k]
     inside = (starts <= at) & (at < ends)
-    size = np.maximum(inside.sum(axis=-1), 1)
+    counted = inside & jnp.broadcast_to(present[order], inside.shape)
+    size = jnp.maximum(jnp.sum(counted, axis=-1), 1)
     # Of the run of sorted values start … end − 1: its mean, the sum of squared distances to it.
     members = jnp.broadcast_to(ordered, inside.shape)
-    mean = jnp.sum(jnp.where(inside, members, 0), axis=-1) / size.astype(values.dtype)
-    spread = jnp.sum(jnp.where(inside, members - mean[..., None], 0) ** 2, axis=-1)
+    mean = jnp.sum(jnp.where(counted, members, 0), axis=-1) / size.astype(values.dtype)
+    spread = jnp.sum(jnp.where(counted, members - mean[..., None], 0) ** 2, axis=-1)
     spread = jnp.where(starts[..., 0] <= ends[..., 0], spread, jnp.inf)
     # cost[j], centres[j]: the best that one run, then one more, makes of the first j values.
     cost, centres = spread[0], jnp.broadcast_to(mean[0][:, None], (k + 1, k))
@@ -53,7 +58,7 @@ def cluster_centres(values: Float[Array, " K"], clusters: int) -> Float[Array, "
         cost = jnp.min(total, axis=0)
         own = mean[last, np.arange(k + 1)]
         centres = jnp.where(at[0] >= last[:, None], own[:, None], centres[last])
-    return jnp.zeros_like(values).at[order].set(scale * centres[k])
+    return jnp.where(present, jnp.zeros_like(values).at[order].set(scale * centres[k]), 0)
 
 
 def go4align(num_tasks: int, eta: float = 1e-4, clusters: int | None = None) -> Method:
@@ -63,8 +68,9 @@ def go4align(num_tasks: int, eta: float = 1e-4, clusters: int | None = None) -> 
     share a weight. One backward pass. The authors' code clusters by k-means from a random start;
     here the optimum is found, see `cluster_centres`.
 
-    A loss of 0, as of a batch without the task's labels, has no weight in this formula and makes
-    all of them NaN; losses of mixed sign give weights of mixed sign. A single task has weight 1.
+    A loss of 0, of a task without labels in the batch or with nothing left to learn, has no weight
+    in this formula: it gets 0 and belongs to no cluster (p treats it as any loss). Losses of mixed
+    sign give weights of mixed sign. A single task has weight 1.
 
     Args:
         num_tasks: K.
@@ -93,7 +99,8 @@ def go4align(num_tasks: int, eta: float = 1e-4, clusters: int | None = None) -> 
         log_p = jax.nn.log_softmax(state.log_p - eta * losses).astype(dtype)
         if k == 1:
             return Answer(jnp.ones_like(losses)), GO4AlignState(log_p)
-        weights = jnp.exp(log_p) * (jnp.sum(losses) / losses)
-        return Answer(cluster_centres(weights, count)), GO4AlignState(log_p)
+        present = losses != 0
+        weights = jnp.exp(log_p) * (jnp.sum(losses) / jnp.where(present, losses, 1))
+        return Answer(cluster_centres(weights, count, present)), GO4AlignState(log_p)
 
     return Method("go4align", k, init, update, needs="losses", uses_losses=True)

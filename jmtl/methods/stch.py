@@ -10,13 +10,21 @@ from jaxtyping import Array, Float, Int
 from jmtl.checks import check_choice, check_number, check_tasks, per_task
 from jmtl.gramian import compute_dtype
 from jmtl.method import Answer, Method, Seen, State, stateless
+from jmtl.methods.scale_invariant import reciprocal
 
 
 class STCHState(NamedTuple):
-    """`step` `[]` counts updates up to `warmup`; `total` `[K]` sums the losses of its window."""
+    """What the code's form remembers.
+
+    Attributes:
+        step: `[]` updates, counted up to `warmup`.
+        total: `[K]` the sum of the losses in the window.
+        counts: `[K]` how many of them are not 0.
+    """
 
     step: Int[Array, ""]
     total: Float[Array, " K"]
+    counts: Int[Array, " K"]
 
 
 def relative_weights(
@@ -25,7 +33,8 @@ def relative_weights(
     """The slopes of K μ log Σ (L_i/n_i)^{1/μ} in L: K softmax(log(L/n)/μ) / L.
 
     As powers relative to the largest ratio, so that a loss of 0 has its limit where there is one
-    (μ <= 1) and nothing overflows. A negative loss, and losses that are all 0, give NaN.
+    (μ <= 1), else 0, and nothing overflows. Losses that are all 0 have weights of 0. A negative
+    loss gives NaN.
 
     Args:
         losses: `[K]` L.
@@ -34,9 +43,11 @@ def relative_weights(
     """
     ratio = losses / nadir
     largest = jnp.max(ratio)
-    share = jnp.where(losses < 0, jnp.nan, ratio / largest)
+    safe = jnp.where(largest == 0, 1, largest)
+    share = jnp.where(losses < 0, jnp.nan, ratio / safe)
     total = jnp.sum(share ** (1 / mu))
-    return len(losses) * share ** (1 / mu - 1) / total / largest / nadir
+    weights = len(losses) * share ** (1 / mu - 1) / total / safe / nadir
+    return jnp.where(jnp.all(losses == 0) | ((losses == 0) & (mu > 1)), 0, weights)
 
 
 def stch(
@@ -54,9 +65,10 @@ def stch(
       losses of any sign; what counts is their scale.
     - "code": the authors' multi-task code. Σ log L_i, as weights 1/L_i, during the warm-up; then
       K μ log Σ exp(log(L_i/n_i)/μ), n the mean losses over the warm-up's last window. Invariant to
-      the scale of each task. Losses must be > 0: a negative one gives NaN; in the warm-up one of 0,
-      as of a batch without the task's labels, an infinite weight; `relative_weights` says what
-      follows.
+      the scale of each task. A negative loss gives NaN. A loss of 0, of a task without labels in
+      the batch or with nothing left to learn, weighs 0 in the warm-up (log 0 has no slope) and does
+      not count in n; then see `relative_weights`. A task that the window never saw takes its first
+      loss after it for n.
 
     One backward pass. TorchJD has the paper's form. The authors' code adds 1e-20 inside its
     logarithms, left out here, and warms up for 5 epochs, the last of which gives n.
@@ -91,7 +103,8 @@ def stch(
     check_number("stch", "window", span, least=1, most=warmup if known else None)
 
     def init(shared_params: State) -> STCHState:
-        return STCHState(jnp.zeros((), jnp.int32), jnp.zeros(k, compute_dtype(shared_params)))
+        total = jnp.zeros(k, compute_dtype(shared_params))
+        return STCHState(jnp.zeros((), jnp.int32), total, jnp.zeros(k, jnp.int32))
 
     def from_paper(seen: Seen, state: State) -> tuple[Answer, State]:
         scale = weighing.astype(seen.losses.dtype)
@@ -102,13 +115,14 @@ def stch(
         losses = seen.losses.astype(state.total.dtype)
         warming = state.step < warmup
         counted = warming & (state.step >= warmup - span)
-        reciprocal = jnp.where(losses < 0, jnp.nan, 1 / jnp.abs(losses))
-        smooth = relative_weights(losses, state.total / span, mu)
-        state = STCHState(
-            jnp.minimum(state.step + 1, warmup).astype(state.step.dtype),
-            jnp.where(counted, state.total + losses, state.total),
-        )
-        return Answer(jnp.where(warming, reciprocal, smooth)), state
+        late = ~warming & (state.counts == 0)
+        taken = (losses != 0) & (counted | late)
+        total = jnp.where(taken, state.total + losses, state.total)
+        counts = jnp.where(taken, state.counts + 1, state.counts)
+        nadir = jnp.where(counts == 0, 1, total / jnp.maximum(counts, 1))
+        weights = jnp.where(warming, reciprocal(losses), relative_weights(losses, nadir, mu))
+        step = jnp.minimum(state.step + 1, warmup).astype(state.step.dtype)
+        return Answer(weights), STCHState(step, total, counts)
 
     if form == "paper":
         return Method("stch", k, stateless, from_paper, needs="losses", uses_losses=True)

@@ -28,11 +28,18 @@ def test_products_neither_vanish_nor_overflow(scale: float) -> None:
     np.testing.assert_allclose(weights_of(jmtl.geometric(40), losses), exact, rtol=1e-4)
 
 
+def test_a_task_without_a_loss_takes_no_part() -> None:
+    found = weights_of(jmtl.geometric(4), [0.5, 0.0, 2.0, 3.0])
+    others = weights_of(jmtl.geometric(3), [0.5, 2.0, 3.0])
+    np.testing.assert_allclose(found, np.insert(others, 1, 0.0), rtol=1e-6)
+    np.testing.assert_array_equal(weights_of(jmtl.geometric(3), np.zeros(3)), 0.0)
+
+
 def test_losses_without_a_logarithm_show() -> None:
-    two = jmtl.geometric(2)
-    np.testing.assert_array_equal(weights_of(two, [0.0, 1.0]), [np.nan, 0.0])
-    np.testing.assert_array_equal(weights_of(two, [-1.0, 1.0]), np.nan)
-    np.testing.assert_array_equal(weights_of(two, [np.nan, 1.0]), np.nan)
+    for bad in (-1.0, np.nan):
+        np.testing.assert_array_equal(
+            weights_of(jmtl.geometric(3), [bad, 1.0, 0.0]), [np.nan, np.nan, 0]
+        )
 
 
 @pytest.mark.parametrize("loss", [0.0, -2.0, 3.0])

@@ -25,7 +25,11 @@ def best_centres(values: np.ndarray, clusters: int) -> tuple[np.ndarray, float]:
     return best, least
 
 
-_compiled = jax.jit(cluster_centres, static_argnums=1)
+def clustered(values: Any, clusters: int) -> Any:
+    return cluster_centres(values, clusters, jnp.ones(len(values), bool))
+
+
+_compiled = jax.jit(clustered, static_argnums=1)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -45,12 +49,12 @@ def test_clusters_at_any_scale_in_any_order() -> None:
     three = np.asarray([5.25, 1.1, 5.25, 1.1, 30.0])
     for scale in (1e-30, 1.0, 1e30):
         points = jnp.asarray(scale * values, jnp.float32)
-        np.testing.assert_allclose(cluster_centres(points, 2), scale * expected, rtol=1e-6)
-        np.testing.assert_allclose(cluster_centres(points, 3), scale * three, rtol=1e-6)
-    np.testing.assert_array_equal(cluster_centres(jnp.zeros(3), 2), 0.0)
-    np.testing.assert_allclose(cluster_centres(jnp.full(3, 0.1), 3), 0.1, rtol=1e-6)
+        np.testing.assert_allclose(clustered(points, 2), scale * expected, rtol=1e-6)
+        np.testing.assert_allclose(clustered(points, 3), scale * three, rtol=1e-6)
+    np.testing.assert_array_equal(clustered(jnp.zeros(3), 2), 0.0)
+    np.testing.assert_allclose(clustered(jnp.full(3, 0.1), 3), 0.1, rtol=1e-6)
     for bad in (np.nan, np.inf):
-        assert np.isnan(cluster_centres(jnp.asarray([1.0, bad, 2.0]), 2)).all()
+        assert np.isnan(clustered(jnp.asarray([1.0, bad, 2.0]), 2)).all()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
@@ -77,9 +81,18 @@ def test_one_cluster_and_as_many_as_tasks() -> None:
     )
 
 
-def test_losses_of_zero_show_and_one_task_has_weight_one() -> None:
-    for bad in (0.0, np.nan):
-        assert np.isnan(weights_of(jmtl.go4align(3), [bad, 1.0, 2.0])).all()
+def test_a_task_without_a_loss_is_in_no_cluster() -> None:
+    method = jmtl.go4align(5, eta=0.0, clusters=2)
+    found = weights_of(method, [0.5, 0.0, 2.0, 0.45, 3.0])
+    others = weights_of(jmtl.go4align(4, eta=0.0, clusters=2), [0.5, 2.0, 0.45, 3.0])
+    np.testing.assert_allclose(found, np.insert(0.8 * others, 1, 0.0), rtol=1e-5)
+    np.testing.assert_array_equal(weights_of(method, np.zeros(5)), 0.0)
+    negative = weights_of(jmtl.go4align(3, eta=0.0, clusters=2), [0.0, -1.0, 3.0])
+    np.testing.assert_allclose(negative, [0.0, -2 / 3, 2 / 9], rtol=1e-5)
+
+
+def test_losses_that_are_not_finite_show_and_one_task_has_weight_one() -> None:
+    assert np.isnan(weights_of(jmtl.go4align(3), [np.nan, 1.0, 2.0])).all()
     np.testing.assert_array_equal(weights_of(jmtl.go4align(1), [0.0]), 1.0)
 
 

@@ -27,6 +27,6 @@ def test_geometric_up_to_a_factor() -> None:
     np.testing.assert_allclose(ratio, np.prod(VALUES[0]) ** 0.25 / 4, rtol=1e-5)
 
 
-def test_losses_without_a_logarithm_show() -> None:
+def test_losses_of_zero_weigh_nothing_and_negative_ones_show() -> None:
     weights = weights_of(jmtl.scale_invariant(5), [0.0, -0.0, -1.0, np.nan, 2.0])
-    np.testing.assert_array_equal(weights, [np.inf, np.inf, np.nan, np.nan, 0.5])
+    np.testing.assert_array_equal(weights, [0.0, 0.0, np.nan, np.nan, 0.5])

@@ -73,15 +73,29 @@ def test_the_codes_form_is_invariant_to_the_scale_of_a_task() -> None:
 def test_losses_of_zero_and_below_in_the_codes_form() -> None:
     ones = jnp.ones(2)
     zero = jnp.asarray([0.0, 1.0])
-    # μ < 1: the slope at 0 is 0; μ = 1: that of K log Σ L/n; μ > 1: infinite.
+    # μ < 1: the slope at 0 is 0; μ = 1: that of K log Σ L/n; μ > 1: infinite, and left out.
     np.testing.assert_allclose(relative_weights(zero, ones, 0.5), [0.0, 2.0])
     np.testing.assert_allclose(relative_weights(zero, ones, 1.0), [2.0, 2.0])
-    np.testing.assert_array_equal(relative_weights(zero, ones, 2.0), [np.inf, 2.0])
-    assert np.isnan(relative_weights(jnp.zeros(2), ones, 1.0)).all()
+    np.testing.assert_array_equal(relative_weights(zero, ones, 2.0), [0.0, 2.0])
+    for mu in (0.5, 1.0, 2.0):
+        np.testing.assert_array_equal(relative_weights(jnp.zeros(2), ones, mu), 0.0)
     assert np.isnan(relative_weights(jnp.asarray([-1.0, 2.0]), ones, 1.0)).all()
+    assert np.isnan(relative_weights(jnp.asarray([-1.0, 0.0]), ones, 1.0)).any()
     assert np.isnan(relative_weights(jnp.asarray([np.nan, 2.0]), ones, 1.0)).all()
     warm = weights_of(jmtl.stch(3, form="code"), [0.0, -1.0, 2.0])
-    np.testing.assert_array_equal(warm, [np.inf, np.nan, 0.5])
+    np.testing.assert_array_equal(warm, [0.0, np.nan, 0.5])
+
+
+def test_a_task_without_labels_does_not_count_in_the_codes_warmup() -> None:
+    losses = [[4.0, 2.0, 0.0], [0.0, 6.0, 0.0], [2.0, 4.0, 0.0], [2.0, 4.0, 5.0], [2.0, 4.0, 2.5]]
+    weights, state = run(jmtl.stch(3, form="code", warmup=2, window=2), losses)
+    np.testing.assert_allclose(weights[:2], [[1 / 4, 1 / 2, 0], [0, 1 / 6, 0]], rtol=1e-6)
+    np.testing.assert_allclose(state.total / state.counts, [4.0, 4.0, 5.0], rtol=1e-6)
+    for row, now in zip(weights[2:], np.asarray(losses)[2:], strict=True):
+        ratio = now / [4.0, 4.0, 5.0]
+        expected = 3 / np.asarray([4.0, 4.0, 5.0]) / ratio.sum()
+        np.testing.assert_allclose(row[now > 0], expected[now > 0], rtol=1e-5)
+        assert np.isfinite(row).all()
 
 
 def test_one_task_has_its_own_gradient() -> None:

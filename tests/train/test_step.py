@@ -192,7 +192,7 @@ def test_batch_statistics_move_once_for_four_tasks():
 # Labels that are missing
 
 
-@pytest.mark.parametrize("method", [PCGRAD, EQUAL], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [PCGRAD, EQUAL, jmtl.geometric(2)], ids=lambda m: m.name)
 def test_a_batch_without_a_tasks_labels_does_nothing_to_it(method):
     raw = raw_batch(0)
     raw["has_kind"] = np.zeros_like(raw["has_kind"])
