@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments {list,train,evaluate,study,demo,speed,toy}`."""
+"""The command line: `python -m experiments {list,train,evaluate,study,report,demo,speed,toy}`."""
 
 import dataclasses
 import sys
@@ -10,7 +10,7 @@ import jax
 from rich.console import Console
 
 from experiments import parts, run, show
-from experiments.commands import Demo, Evaluate, List, Speed, Study, Toy, Train, parse
+from experiments.commands import Demo, Evaluate, List, Report, Speed, Study, Toy, Train, parse
 from experiments.config import RunConfig, find_problem, method_options
 from experiments.errors import UserError
 from experiments.problems import PROBLEMS
@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             evaluate(command, console)
         elif isinstance(command, Study):
             study(command, console)
+        elif isinstance(command, Report):
+            report(command, console)
         elif isinstance(command, Demo):
             demo(command, console)
         elif isinstance(command, Speed):
@@ -181,6 +183,14 @@ def study(command: Study, console: Console) -> None:
     from experiments.study import command as studies
 
     studies.run(command, console)
+
+
+def report(command: Report, console: Console) -> None:
+    """Write a finished study's tables, figures and page, and print its main table."""
+    from experiments.study.report import terminal
+    from experiments.study.results import load
+
+    terminal.report(load(command.folder), command.out or command.folder, console)
 
 
 def demo(command: Demo, console: Console) -> None:

@@ -153,6 +153,16 @@ class Study:
 
 
 @dataclasses.dataclass(frozen=True)
+class Report:
+    """Write a finished study's tables, figures and page again."""
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """The folder of the study."""
+    out: Annotated[Path | None, _shown("the study's", "DIR")] = None
+    """The folder of the report."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Demo:
     """Train MultiDigits with PCGrad and with equal weights, and compare them on the test split."""
 
@@ -197,13 +207,16 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Study, tyro.conf.subcommand("study")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Speed, tyro.conf.subcommand("speed")]
     | Annotated[Toy, tyro.conf.subcommand("toy")]
 )
 
 
-def parse(arguments: Sequence[str]) -> List | Train | Evaluate | Study | Demo | Speed | Toy:
+def parse(
+    arguments: Sequence[str],
+) -> List | Train | Evaluate | Study | Report | Demo | Speed | Toy:
     """Parse a command; tyro's box of an error becomes a `UserError` of one line."""
     box = io.StringIO()
     try:
