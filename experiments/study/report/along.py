@@ -94,9 +94,9 @@ def conflict(
         "gradients over training steps, for the same arms as before.",
         "Of the task gradients that each arm meets on its own way: a conflict is a pair with a "
         "negative cosine; the similarity of norms a and b is 2ab / (a² + b²), 1 where they are "
-        "equal. Mean over seeds with 95 % bands, of the steps since the record before that measured "
-        "it: every one for methods that see the gradients' products, few for the others, whose "
-        "lines are rougher.",
+        "equal. Mean over seeds with 95 % bands, of the steps since the record before that "
+        "measured it: every one for methods that see the gradients' products, few for the others, "
+        "whose lines are rougher.",
     )
 
 
