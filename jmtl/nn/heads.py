@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from jmtl import tasks
 from jmtl.methods import nearest
+from jmtl.nn.convolution import image_conv
 from jmtl.nn.layers import Dropout, activation, initialiser
 
 
@@ -100,12 +101,12 @@ class MapHead(nn.Module):
                 "use an encoder that keeps height and width"
             )
         for width in self.hidden:
-            x = nn.Conv(width, (3, 3), dtype=self.dtype, kernel_init=init)(x)
+            x = image_conv(width, (3, 3), dtype=self.dtype, kernel_init=init)(x)
             x = activation(self.activation)(x)
             if self.dropout:
                 x = Dropout(self.dropout, channels=True, axis_name=self.axis_name)(x, train)
         start = jnp.array(self.bias or (0.0,) * self.features)
-        x = nn.Conv(
+        x = image_conv(
             self.features,
             (1, 1),
             dtype=self.dtype,

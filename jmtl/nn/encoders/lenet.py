@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from jmtl.nn.convolution import image_conv
 from jmtl.nn.encoders.staged import Block, Staged, images
 from jmtl.nn.layers import Dropout, initialiser
 
@@ -48,7 +49,7 @@ class LeNet(Staged):
         self, i: int, x: Float[Array, "B H W *C"], train: bool
     ) -> Float[Array, "B H2 W2 C2"]:
         x = images(x, "lenet", smallest=16) if i == 0 else x
-        x = nn.Conv(
+        x = image_conv(
             self.widths[i],
             (5, 5),
             padding="VALID",

@@ -8,6 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from jmtl.checks import check_choice
+from jmtl.nn.convolution import image_conv
 from jmtl.nn.encoders.staged import Block, Staged, images
 from jmtl.nn.layers import Dropout, batch_norm, initialiser
 
@@ -191,7 +192,7 @@ def convolution(
     """A convolution without bias, padded alike on all sides as torch pads."""
     init = initialiser(options.pop("kernel_init"))
     pad = dilation * (size - 1) // 2
-    return nn.Conv(
+    return image_conv(
         width,
         (size, size),
         strides=(stride, stride),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jmtl.nn.convolution import image_conv
 from jmtl.nn.encoders.staged import Block, Features, Staged, images
 from jmtl.nn.layers import batch_norm, initialiser
 
@@ -74,7 +75,7 @@ class SegNet(Staged):
         x, *choices = x
         init = initialiser(self.kernel_init)
         for i in indices:
-            conv = nn.Conv(
+            conv = image_conv(
                 width, (3, 3), dtype=self.dtype, kernel_init=init, name=f"{name}_{i}_conv"
             )
             norm = batch_norm(train, self.momentum, self.dtype, self.axis_name, f"{name}_{i}_norm")

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jmtl.nn.convolution import image_conv
 from jmtl.nn.encoders.staged import Block, Staged, images
 from jmtl.nn.layers import Dropout, initialiser
 
@@ -78,7 +79,7 @@ class VGG(Staged):
         init = initialiser(self.kernel_init)
         pad = ((1, 1), (1, 1))
         return nn.relu(
-            nn.Conv(width, (3, 3), padding=pad, dtype=self.dtype, kernel_init=init, name=name)(x)
+            image_conv(width, (3, 3), padding=pad, dtype=self.dtype, kernel_init=init, name=name)(x)
         )
 
     def neck(self, x: Float[Array, "B h w C"], train: bool) -> Float[Array, "B F"]:

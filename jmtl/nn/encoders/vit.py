@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from jmtl.nn.convolution import image_conv
 from jmtl.nn.encoders.attention import attend, transform
 from jmtl.nn.encoders.staged import Block, Staged, images
 from jmtl.nn.layers import Dropout, initialiser
@@ -60,7 +61,7 @@ class ViT(Staged):
                 f"vit: patches of {p} do not divide images of {x.shape[1]}×{x.shape[2]}"
             )
         init = initialiser(self.kernel_init)
-        embed = nn.Conv(
+        embed = image_conv(
             self.width, (p, p), (p, p), "VALID", dtype=self.dtype, kernel_init=init, name="patches"
         )
         x = embed(x)
