@@ -268,10 +268,18 @@ def value_and_task_grads(
     return run
 
 
+def _zeros(losses: Float[Array, " K"]) -> Gramian:
+    """The Gramian of task gradients with respect to nothing."""
+    k, dtype = len(losses), compute_dtype(losses)
+    return Gramian(jnp.zeros((k, k), dtype), jnp.zeros((k,), dtype))
+
+
 def _contract(pulled: _Pulled, axis_name: str | None) -> Gramian:
     """The Gramian at the first primal, leaf by leaf, with no stack of whole gradients kept."""
     k = len(pulled.losses)
     rows = [jax.tree.leaves(_mean(pulled.one(i)[0], axis_name)) for i in range(k)]
+    if not rows[0]:
+        return _zeros(pulled.losses)
     leaves = zip(*rows, strict=True)
     if k <= PAIRWISE:
         return from_products(add_products([row_products(leaf) for leaf in leaves]))
@@ -323,6 +331,7 @@ def value_and_grads(
     - A method that needs the gradients takes the stack.
     - A method of three batches takes stacks of the first two, and one weighted backward pass of the
       third.
+    - Where there are no shared parameters (independent networks), Gramian methods see zeros.
 
     The tasks' own parameters take one weighted backward pass of their own, whatever K is.
 
@@ -349,7 +358,9 @@ def value_and_grads(
     Raises:
         ValueError: losses that are not `[num_tasks]`; `at="representation"` without `split`, of a
             function that is not `Encoded`, or of a method that needs the gradients or several
-            batches; `strategy="recompute"` for a method that needs the gradients.
+            batches; `strategy="recompute"` for a method that needs the gradients; no shared
+            parameters for a method that needs their gradients or whose weights scale the tasks'
+            own.
     """
     check_choice("value_and_grads", "at", at, ("parameters", "representation"))
     k = method.num_tasks
@@ -382,6 +393,9 @@ def value_and_grads(
 
         if method.batches > 1:
             _check_batches(method, rest)
+        unshared = not jax.tree.leaves(primals[0])
+        if unshared:
+            _check_unshared(method)
         gram: Any = None
         cross: Any = None
         grads: Any = None
@@ -392,6 +406,8 @@ def value_and_grads(
             elif at == "representation":
                 assert isinstance(fun, Encoded)
                 gram = _at_representation(fun, primals, rest, has_aux, axis_name)
+            elif unshared:
+                gram = _zeros(pulled.losses)
             elif method.needs == "gramian" and _recomputes(strategy, primals[0], k):
                 gram = _contract(pulled, axis_name)
             else:
@@ -408,6 +424,16 @@ def value_and_grads(
         return Result(losses, gradient, answer.weights, answer.residual, gram, state, pulled.aux)
 
     return run
+
+
+def _check_unshared(method: Method) -> None:
+    """Refuse a method that acts on the gradients of shared parameters where there are none."""
+    acts = method.needs == "gradients" or method.batches > 1 or method.scales_heads
+    if acts and method.needs != "losses":
+        raise ValueError(
+            f"{method.name} acts on the gradients of shared parameters, and there are none: "
+            "use a method that weighs losses, as equal"
+        )
 
 
 def _check_batches(method: Method, args: Sequence[Any]) -> None:

@@ -548,10 +548,22 @@ def test_a_stack_is_not_made_by_recompute() -> None:
         jmtl.value_and_grads(as_tuple, gradient_method(K), strategy="recompute")
 
 
+def test_no_shared_parameters_are_refused_where_a_method_acts_on_their_gradients() -> None:
+    for name in ("mgda", "nash", "moco", "modo"):
+        update = jmtl.value_and_grads(lambda shared, tasks: tasks, build(name, K), split=True)
+        with pytest.raises(ValueError, match=f"{name} acts on .* and there are none"):
+            update(build(name, K).init({}), {}, jnp.ones(K))
+
+
 @pytest.mark.parametrize("strategy", ["vmap", "unroll", "recompute"])
-def test_no_shared_parameters_is_refused(strategy: Any) -> None:
+def test_without_shared_parameters_surgery_sees_zeros(strategy: Any) -> None:
+    method = build("pcgrad", K)
     update = jmtl.value_and_grads(
-        lambda shared, tasks: tasks, build("mgda", K), split=True, strategy=strategy
+        lambda shared, tasks: tasks["w"] ** 2, method, split=True, strategy=strategy
     )
-    with pytest.raises(ValueError, match="no leaves"):
-        update((), {}, jnp.ones(K))
+    w = jnp.arange(1.0, K + 1)
+    result = update(method.init({}), {}, {"w": w})
+    assert result.gradient[0] == {}
+    np.testing.assert_allclose(result.gradient[1]["w"], 2 * w)
+    np.testing.assert_array_equal(result.gramian.cosine, np.zeros((K, K)))
+    np.testing.assert_array_equal(result.gramian.norms, 0)

@@ -1,9 +1,21 @@
-"""Encoders and heads: flax.linen modules behind one functional face, `model`.
+"""Encoders, heads and ways of sharing: flax.linen modules behind one functional face, `Model`.
 
 Nothing outside this package imports flax.
 """
 
-from jmtl.nn.encoders import ENCODERS, MLP, LeNet, ResNet, make_encoder
+from jmtl.nn.encoders import (
+    ENCODERS,
+    GRU,
+    MLP,
+    VGG,
+    LeNet,
+    ResNet,
+    SegNet,
+    Staged,
+    Transformer,
+    ViT,
+    make_encoder,
+)
 from jmtl.nn.heads import (
     HEADS,
     DenseHead,
@@ -13,26 +25,37 @@ from jmtl.nn.heads import (
     make_heads,
     regression,
 )
-from jmtl.nn.layers import ACTIVATIONS, INITIALISERS, Dropout
-from jmtl.nn.model import Model, model, summary
+from jmtl.nn.layers import ACTIVATIONS, INITIALISERS, Dropout, add_penalty
+from jmtl.nn.model import Model, model, penalties, summary
+from jmtl.nn.sharing import SHARINGS, make_sharing
 
 __all__ = [
     "ACTIVATIONS",
     "ENCODERS",
+    "GRU",
     "HEADS",
     "INITIALISERS",
     "MLP",
+    "SHARINGS",
+    "VGG",
     "DenseHead",
     "Dropout",
     "LeNet",
     "MapHead",
     "Model",
     "ResNet",
+    "SegNet",
+    "Staged",
+    "Transformer",
+    "ViT",
+    "add_penalty",
     "classification",
     "make_encoder",
     "make_head",
     "make_heads",
+    "make_sharing",
     "model",
+    "penalties",
     "regression",
     "summary",
 ]

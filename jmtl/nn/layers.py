@@ -77,6 +77,28 @@ def batch_norm(
     )
 
 
+def add_penalty(
+    module: nn.Module, name: str, value: Float[Array, "..."], train: bool, axis_name: str | None
+) -> None:
+    """Add a number to the loss of the task whose module this is, in training.
+
+    To be called in the module's `__call__`, whatever `train` is. The number becomes part of the
+    model state, from where the training step adds it (`jmtl.nn.penalties`); metrics and the losses
+    of an evaluation are without it.
+
+    Args:
+        module: a head, or a task's part of a way of sharing.
+        name: of the penalty, unique in the module.
+        value: `[]`, or one number an example, of which the mean is taken.
+        train: as given to the module.
+        axis_name: pmap's axis, over which the mean is taken.
+    """
+    kept = module.variable("penalties", name, lambda: jnp.zeros((), jnp.float32))
+    if train:
+        mean = jnp.mean(value).astype(jnp.float32)
+        kept.value = mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+
+
 class Dropout(nn.Module):
     """Dropout whose mask for an example depends on its row in the global batch alone.
 

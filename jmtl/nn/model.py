@@ -36,6 +36,8 @@ class Model(NamedTuple):
             model_state)`, decode after encode.
         encoder: From inputs to the representation.
         heads: By task, from the representation to an output.
+        common: Whether what `encode` gives is one representation, read alike by all tasks, so that
+            task gradients may be taken there.
     """
 
     init: Callable[[PRNGKeyArray, Tree], tuple[Tree, Tree]]
@@ -44,6 +46,7 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[dict[str, Array], Tree]]
     encoder: nn.Module
     heads: Mapping[str, nn.Module]
+    common: bool = True
 
 
 def model(
@@ -53,7 +56,8 @@ def model(
 
     Args:
         encoder: A module called as `encoder(inputs, train)`.
-        heads: By task name, modules called as `head(representation, train)`.
+        heads: By task name, modules called as `head(representation, train)`; see `part_for` for
+            representations of several parts.
         axis_name: pmap's axis. Given to every module that has a field of that name; a module of
             your own needs one if it has batch norm or dropout. Leave it out under jit, where
             statistics and masks are global without it.
@@ -67,13 +71,13 @@ def model(
     if not heads:
         raise ValueError("a model has at least one head")
     if axis_name is not None:
-        encoder = _on_axis(encoder, axis_name)
-        heads = {name: _on_axis(head, axis_name) for name, head in heads.items()}
+        encoder = on_axis(encoder, axis_name)
+        heads = {name: on_axis(head, axis_name) for name, head in heads.items()}
 
     def init(key: PRNGKeyArray, inputs: Tree) -> tuple[Tree, Tree]:
         representation, shared = encoder.init_with_output(named_key(key, "shared"), inputs, False)
         tasks = {
-            name: head.init(named_key(key, f"task {name}"), representation, False)
+            name: head.init(named_key(key, f"task {name}"), part_for(head, representation), False)
             for name, head in heads.items()
         }
         params = {
@@ -104,9 +108,10 @@ def model(
         for name, head in heads.items():
             if name not in task_params:
                 raise ValueError(f"no parameters for task {name!r}; {nearest(name, task_params)}")
-            part = None if key is None else named_key(key, f"task {name}")
+            drawn = None if key is None else named_key(key, f"task {name}")
+            part = part_for(head, representation)
             outputs[name], states[name] = _run(
-                head, task_params[name], model_state["tasks"][name], representation, train, part
+                head, task_params[name], model_state["tasks"][name], part, train, drawn
             )
         return outputs, {**model_state, "tasks": states}
 
@@ -152,10 +157,57 @@ class Layers(nn.Module):
     def __call__(self, inputs: Tree) -> dict[str, Array]:
         """Outputs by task."""
         representation = self.encoder(inputs, train=False)
-        return {name: head(representation, train=False) for name, head in self.task.items()}
+        return {
+            name: head(part_for(head, representation), train=False)
+            for name, head in self.task.items()
+        }
 
 
-def _on_axis(module: nn.Module, axis_name: str) -> nn.Module:
+def part_for(head: nn.Module, representation: Any) -> Any:
+    """What a head is given of a representation.
+
+    Args:
+        head: any module; its attribute `reads` names a part, "vector" where it has none.
+        representation: an array, or several by name: "vector" `[B, F]`, "map" `[B, H, W, C]`,
+            "sequence" `[B, T, C]`.
+
+    Returns:
+        The part of that name, or the representation itself where it is no mapping.
+
+    Raises:
+        ValueError: the representation has no such part.
+    """
+    if not isinstance(representation, Mapping):
+        return representation
+    reads = getattr(head, "reads", "vector")
+    if reads not in representation:
+        raise ValueError(
+            f"{type(head).__name__} reads the part {reads!r} of the representation, which has "
+            f"{', '.join(sorted(representation))}: use another encoder, or another head"
+        )
+    return representation[reads]
+
+
+def penalties(model_state: Tree) -> dict[str, Array]:
+    """What is added to the tasks' losses in training, by the names of tasks that have any.
+
+    A head, or a task's part of a way of sharing, adds with `jmtl.nn.add_penalty`.
+
+    Args:
+        model_state: after a forward pass in training, which has set the penalties.
+
+    Returns:
+        `[]` a task: the sum of its penalties. On several devices, that of all of them.
+    """
+    return {
+        name: jnp.sum(jnp.stack(jax.tree.leaves(state["penalties"])))
+        for name, state in model_state["tasks"].items()
+        if "penalties" in state
+    }
+
+
+def on_axis(module: nn.Module, axis_name: str) -> nn.Module:
+    """The module with pmap's axis, where it has a field for it."""
     return module.clone(axis_name=axis_name) if hasattr(module, "axis_name") else module
 
 

@@ -13,7 +13,7 @@ from jmtl.conflict import conflict_rate
 from jmtl.gradients import At, Encoded, Strategy, value_and_grads, value_and_gramian
 from jmtl.gramian import Gramian
 from jmtl.method import Method
-from jmtl.nn import Model
+from jmtl.nn import Model, penalties
 from jmtl.tasks import Batch, Task, task_counts, task_losses
 from jmtl.train.state import TrainState, all_finite
 
@@ -22,7 +22,7 @@ class StepMetrics(NamedTuple):
     """What a step reports, all on the device.
 
     Attributes:
-        losses: `[K]` before the update.
+        losses: `[K]` before the update, with what a way of sharing adds to them.
         weights: `[K]` the method's, NaN where it has none.
         residual: `[]` the method's.
         norms: `[K]` of the task gradients; NaN at steps where they were not measured.
@@ -74,12 +74,18 @@ def make_step(
         `(TrainState, Batch) -> (TrainState, StepMetrics)`, to be jitted, pmapped, scanned, vmapped.
 
     Raises:
-        ValueError: the method's `num_tasks` is not the number of tasks.
+        ValueError: the method's `num_tasks` is not the number of tasks, or `at` is "representation"
+            and the model has none that all tasks read.
     """
     k = len(tasks)
     if method.num_tasks != k:
         names = ", ".join(task.name for task in tasks)
         raise ValueError(f"{method.name} has num_tasks={method.num_tasks}; there are {k}: {names}")
+    if at == "representation" and not model.common:
+        raise ValueError(
+            "at='representation' needs one representation that all tasks read, and this way of "
+            "sharing has none: use at='parameters', or hard sharing"
+        )
 
     def losses_from(model_state: Any) -> Any:
         def encode(shared: Any, batch: Batch, counts: Any, key: Any) -> tuple[Any, Any]:
@@ -94,6 +100,11 @@ def make_step(
             if axis_name is not None:
                 # Shares of a global mean add up over devices; value_and_grads takes their mean.
                 values = tuple(value * lax.axis_size(axis_name) for value in values)
+            added = penalties(carried)
+            values = tuple(
+                value + added[task.name] if task.name in added else value
+                for task, value in zip(tasks, values, strict=True)
+            )
             return values, carried
 
         return Encoded(encode, losses)

@@ -64,6 +64,11 @@ class Staged(nn.Module):
         """What a gate that chooses between experts reads of an example: its numbers, in a row."""
         return flat(inputs)
 
+    def gate_features(self, x: Features) -> Float[Array, "B F"]:
+        """What a gate reads of a stage's features: their mean over positions."""
+        x = features(x)
+        return x.mean(axis=tuple(range(1, x.ndim - 1)))
+
     @nn.compact
     def __call__(self, inputs: Any, train: bool, blocks: range | None = None) -> Any:
         """Encode a batch, or run some of the blocks.

@@ -80,6 +80,11 @@ class Text(Staged):
         counts = jnp.zeros((len(tokens), self.vocabulary)).at[rows, tokens].add(mask * 1.0)  # type: ignore[attr-defined]
         return counts / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
 
+    def gate_features(self, x: Features) -> Float[Array, "B F"]:
+        """The mean over the tokens that are there."""
+        sequence, mask = x
+        return _mean(sequence, mask[..., None])
+
     def neck(self, x: Features, train: bool) -> dict[str, Array]:
         """The sequence, and the vector that `pool` makes of it."""
         del train
