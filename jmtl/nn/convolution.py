@@ -88,4 +88,5 @@ def image_conv(features: int, size: Sequence[int], *more: Any, **options: Any) -
         *more: flax's: strides, padding.
         **options: flax's.
     """
-    return nn.Conv(features, size, *more, conv_general_dilated=conv_general_dilated, **options)
+    options["conv_general_dilated"] = conv_general_dilated
+    return nn.Conv(features, size, *more, **options)
