@@ -194,31 +194,11 @@ def report(command: Report, console: Console) -> None:
 
 
 def demo(command: Demo, console: Console) -> None:
-    """Train PCGrad and equal weights beside each other, and print what came of it."""
+    """A study in small: a dozen methods, the baselines, five seeds; its table and its report."""
+    from experiments.study import command as studies
+
     out = command.out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-    scores, configs = {}, {}
-    with show.progress(console) as bar:
-        watchers = {method: bar(method) for method in ("pcgrad", "equal")}
-        for method, watcher in watchers.items():
-            given = Train(
-                problem="multi_digits",
-                method=method,
-                steps=command.steps,
-                devices=1,
-                data_dir=command.data_dir,
-            )
-            configs[method] = resolve(given, None)
-            summary = run.train(
-                configs[method],
-                out / method,
-                data_dir=command.data_dir,
-                resume=False,
-                watcher=watcher,
-            )
-            scores[method] = summary["test"]
-    steps = configs["pcgrad"].steps
-    console.print(show.scores_table(f"multi_digits, test split, after {steps:,} steps", scores))
-    _where(out / "pcgrad", configs["pcgrad"], command.data_dir, console)
+    studies.run(studies.demo(command.steps, out, command.data_dir), console)
 
 
 def speed(command: Speed, console: Console) -> None:

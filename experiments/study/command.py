@@ -22,6 +22,8 @@ from experiments.study.config import (
     served,
 )
 from experiments.study.progress import progress
+from experiments.study.report import terminal
+from experiments.study.results import load
 from jmtl.methods import nearest, options
 
 
@@ -40,6 +42,37 @@ def run(command: Study, console: Console) -> None:
             watcher=watcher,
             about={"command": command_line(command), "not_served": not_served},
         )
+    terminal.report(load(folder), folder, console)
+
+
+def demo(steps: int, out: Path, data_dir: Path) -> Study:
+    """The study of `make demo`: small enough for two minutes on two cores."""
+    return Study(
+        problem="multi_digits",
+        methods=(
+            "uncertainty",
+            "dwa",
+            "geometric",
+            "famo",
+            "pcgrad",
+            "gradvac",
+            "mgda",
+            "cagrad",
+            "nash",
+            "imtl_g",
+            "aligned",
+            "upgrad",
+        ),
+        seeds=("0-4",),
+        learning_rates=(1e-3,),
+        front_points=4,
+        steps=steps,
+        evaluate_every=min(steps, 100),
+        batch_size=64,
+        hidden=(128, 64),
+        out=out,
+        data_dir=data_dir,
+    )
 
 
 def resolve(command: Study) -> tuple[StudyConfig, list[str]]:

@@ -16,9 +16,10 @@ from experiments.study.config import EQUAL, Arm, StudyConfig, calls, from_json, 
 
 RULE = (
     "Of each training the step with the best validation score is kept; of each arm the trial whose "
-    "mean score over seeds is best. The score is the mean over the arm's tasks of ±log(metric), "
-    "the sign making more be better: relative changes of every task weigh alike. The test split is "
-    "read once a training, at the kept step, and chooses nothing."
+    "mean score over seeds is best, among those that lost fewest seeds. The score is the mean over "
+    "the arm's tasks of ±log(metric), the sign making more be better: relative changes of every "
+    "task weigh alike. The test split is read once a training, at the kept step, and chooses "
+    "nothing."
 )
 """How trials and steps are chosen, for whoever reads the results."""
 
@@ -147,7 +148,10 @@ def _chosen(
     arm: Arm, trials: Sequence[Sequence[Mapping[str, np.ndarray]]], steps: np.ndarray
 ) -> ArmResult:
     scores = np.array([[row["score"] for row in seeds] for seeds in trials], float)
-    chosen = int(np.argmax(scores.mean(axis=1)))
+    there = np.isfinite(scores)
+    means = np.where(there, scores, 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    # A trial that lost fewer seeds comes before any that lost more.
+    chosen = int(np.lexsort((-means, -there.sum(axis=1)))[0])
     stacked = {name: np.stack([row[name] for row in trials[chosen]]) for name in trials[chosen][0]}
 
     def by_task(split: str) -> Scores:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import parts, run
+from experiments import cli, parts, run
 from experiments.commands import Study
 from experiments.config import find_problem
 from experiments.errors import UserError
@@ -358,3 +358,49 @@ def test_the_width_fits_an_arm_and_the_memory(monkeypatch):
     assert width.fitting(config, programs(config), problem, opened) == 4
     monkeypatch.setattr(width, "_memory", lambda: 1.0)
     assert width.fitting(config, programs(config), problem, opened) == 2
+
+
+def test_the_commands_study_and_report(tmp_path, capsys):
+    out = tmp_path / "study"
+    line = (
+        "study multi_digits --methods pcgrad --seeds 0-1 --learning-rates 0.001 0.01 "
+        "--front-points 2 --steps 6 --evaluate-every 3 --batch-size 16 --hidden 8 --width 3"
+    )
+    words = line.split()
+    assert cli.main([*words, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "report.html" in said
+    assert "single:right" in said
+    study_json = json.loads((out / "study.json").read_text())
+    assert study_json["command"] == "python -m experiments " + line
+    before = {name: data for name, data in tiny.contents(out).items() if "cost" not in name}
+    assert cli.main(["report", str(out)]) == 0
+    after = tiny.contents(out)
+    assert all(after[name] == data for name, data in before.items())
+    capsys.readouterr()
+    assert cli.main([*words, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "already holds a study" in error
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "no finished study" in capsys.readouterr().err
+
+
+def test_the_demo_is_a_study_in_small():
+    config, not_served = command.resolve(command.demo(1_500, Path("x"), Path("data")))
+    kinds = [arm.kind for arm in config.arms]
+    assert (kinds.count("method"), kinds.count("single"), len(config.seeds)) == (12, 2, 5)
+    assert kinds.count("front") >= 4
+    assert not not_served
+    command.resolve(command.demo(7, Path("x"), Path("data")))
+
+
+def test_a_trial_that_lost_fewer_seeds_comes_first():
+    def row(score):
+        return {"score": score, "best_step": 1, "failed": -1, "test/a/m": 0.5} | {
+            f"curve/{name}": np.zeros(1) for name in results.Curves._fields if name != "steps"
+        }
+
+    trials = [[row(-np.inf), row(-0.1)], [row(-0.3), row(-0.4)], [row(-0.2), row(-0.4)]]
+    assert results._chosen(None, trials, np.arange(1)).chosen == 2
+    assert results._chosen(None, trials[:2], np.arange(1)).chosen == 1
