@@ -27,8 +27,8 @@ def norm_matched(method: Method) -> Method:
 
     Methods differ in the size of their updates by factors of K and more (PCGrad sums where UPGrad
     averages, Nash-MTL's is 1 whatever the gradients), so one learning rate for all favours some of
-    them. Scaled so, methods differ in direction alone. Only K inner products more than the method's
-    own, but a loss method then needs the Gramian: K backward passes.
+    them. Scaled so, methods differ in direction alone. Costs two products with the K×K Gramian,
+    which a loss method then needs too: K backward passes.
 
     - The direction stays, and with it every property that is one of directions; the size is the
       equal-weights gradient's, which shrinks where tasks are opposed.
@@ -45,7 +45,7 @@ def norm_matched(method: Method) -> Method:
     - Heads: a loss method's weights multiply the tasks' own gradients too, as ever, after the
       scaling: one weighted loss, and a factor on all of its weights changes nothing. Every
       other method does to the heads what it does without the wrapper.
-    - A method reads its own state and keeps it: the scaling comes after.
+    - The method's own state is what it is without the wrapper: the scaling comes after.
 
     Args:
         method: any method; one whose `needs` are losses can then only come last in a `chain`.
