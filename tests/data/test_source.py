@@ -92,7 +92,9 @@ def test_refusals(tmp_path):
         source.load(builder, "test")
     with pytest.raises(ValueError, match="no examples"):
         source.as_arrays([])
-    with pytest.raises(ValueError, match="no data set is named 'multi_digit'; expected multi_di"):
+    with pytest.raises(
+        ValueError, match=r"no data set is named 'multi_digit'; expected .*multi_digits"
+    ):
         source.prepare("multi_digit", tmp_path)
 
 

@@ -125,11 +125,15 @@ def test_evaluate_prints_the_scores_of_the_summary(run, data_dir, capsys):
     assert main(["evaluate", str(run), "--data-dir", str(data_dir)]) == 0
     printed = capsys.readouterr().out
     summary = json.loads((run / "summary.json").read_text())
-    rows = {task: [r for r in printed.splitlines() if f" {task} " in r] for task in TASKS}
+    found: dict[str, list[str]] = {}
+    for cells in ([part.strip() for part in line.split("│")] for line in printed.splitlines()):
+        if len(cells) == 5:
+            task = cells[1] or task
+            found.setdefault(task, []).append(f"{cells[2]} {cells[3]}")
     for task in TASKS:
-        assert len(rows[task]) == 1
-        for value in summary["test"][task].values():
-            assert f"{value:.4f}" in rows[task][0]
+        assert found[task] == [
+            f"{name} {value:.4f}" for name, value in summary["test"][task].items()
+        ]
     assert contents(run) == before
 
 
