@@ -113,12 +113,12 @@ def test_parameters_and_statistics_stay_float32_in_half_precision(name):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state))
 
 
-SAME_CLASS = {"resnet", "resnet18", "resnet34"}  # as resnet50
+SAME_CODE = {"resnet", "resnet18", "resnet34", "vit"}  # as resnet50, transformer
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow if n in SAME_CLASS else ()) for n in sorted(TINY)],
+    [pytest.param(n, marks=pytest.mark.slow if n in SAME_CODE else ()) for n in sorted(TINY)],
 )
 def test_stages_one_after_the_other_are_the_encoder(name):
     encoder, x = tiny(name, dropout=0.5) if name != "segnet" else tiny(name)

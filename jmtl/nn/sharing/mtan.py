@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jmtl.checks import check_count
+from jmtl.nn.convolution import image_conv
 from jmtl.nn.encoders.staged import Staged, features, with_features
 from jmtl.nn.layers import batch_norm, initialiser
 from jmtl.nn.sharing.parts import Sharing, finish, staged
@@ -65,7 +66,7 @@ class Passing(nn.Module):
     def __call__(self, x: Float[Array, "B *d C"], train: bool) -> Float[Array, "B *d C2"]:
         """What the next stage's attention reads, before it is resized."""
         if x.ndim == 4:
-            x = nn.Conv(self.width, (3, 3), dtype=x.dtype, name="conv")(x)
+            x = image_conv(self.width, (3, 3), dtype=x.dtype, name="conv")(x)
         else:
             x = nn.Dense(self.width, dtype=x.dtype, name="conv")(x)
         return nn.relu(Norm(self.momentum, self.axis_name, name="norm")(x, train))
