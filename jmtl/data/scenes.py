@@ -83,7 +83,8 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         if isinstance(config, str):
             if not config.isdecimal() or int(config) < 16:
                 raise ValueError(f"scenes are 16×16 or more, as scenes/64; got {config!r}")
-            config = SceneConfig(int(config))
+            # TFDS refuses a second configuration of a name that it knows.
+            config = self.builder_configs.get(config) or SceneConfig(int(config))
         super().__init__(config=config or self.BUILDER_CONFIGS[0], **options)
 
     def _info(self) -> tfds.core.DatasetInfo:

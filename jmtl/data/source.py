@@ -32,9 +32,11 @@ from jmtl.data.tfds_compat import without_tensorflow
 from jmtl.methods import nearest
 
 BUILDERS = {
+    "cityscapes": "Cityscapes",
     "digit_attributes": "DigitAttributes",
     "multi_digits": "MultiDigits",
     "multi_mnist": "MultiMnist",
+    "nyuv2": "Nyuv2",
     "scenes": "Scenes",
     "smart_home": "SmartHome",
     "tabular": "Tabular",
@@ -125,7 +127,9 @@ def as_arrays(source: Any) -> dict[str, Any]:
     return by_source(lambda name, part: _as_arrays(part), source)
 
 
-def _as_arrays(source: Source) -> dict[str, np.ndarray]:
+def _as_arrays(source: Source | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if isinstance(source, Mapping):
+        return dict(source)
     n = len(source)
     if n == 0:
         raise ValueError("the split has no examples; choose another split")

@@ -298,6 +298,13 @@ def test_prepared_scenes_are_what_was_seen(tmp_path, monkeypatch):
         assert source.nbytes(split) == sum(values.nbytes for values in arrays.values())
 
 
+def test_the_default_resolution_has_a_name(tmp_path):
+    for name, size in (("scenes", 64), ("scenes/64", 64), ("scenes/96", 96)):
+        builder = source._builder(name, tmp_path)
+        assert builder.info.features["image"].shape == (size, size, 3)
+        assert builder.data_path == tmp_path / "scenes" / str(size) / "1.0.0"
+
+
 @pytest.mark.parametrize("size", ["8", "large", "-3"])
 def test_a_resolution_is_a_number(size, tmp_path):
     with pytest.raises(ValueError, match=f"scenes are 16×16 or more, as scenes/64; got '{size}'"):
