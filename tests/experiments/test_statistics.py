@@ -128,14 +128,14 @@ def test_strong_skewness_costs_coverage_with_five_seeds():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 3, 5, 7, 10, 15, 20])
+@pytest.mark.parametrize("size", [2, 3, 5, 7, 10, 20])
 @pytest.mark.parametrize("noise", list(NOISE))
 def test_coverage_of_the_default_interval(noise, size):
-    found = interval(NOISE[noise](fresh(), (10_000, size)))
+    found = interval(NOISE[noise](fresh(), (4000, size)))
     share = covered(found, MEAN[noise])
     print(noise, size, share)
     few_or_skewed = size < 5 or (noise == "exponential" and size < 10)
-    assert (0.89 if few_or_skewed else 0.915) <= share <= 0.98
+    assert (0.885 if few_or_skewed else 0.91) <= share <= 0.985
 
 
 # Paired comparisons
