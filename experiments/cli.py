@@ -14,7 +14,7 @@ from experiments.commands import Demo, Evaluate, List, Report, Speed, Study, Toy
 from experiments.config import RunConfig, find_problem, method_options
 from experiments.errors import UserError
 from experiments.problems import PROBLEMS
-from jmtl.methods import METHODS, nearest
+from jmtl.methods import METHODS
 from jmtl.nn import summary as model_summary
 
 
@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif isinstance(command, Demo):
             demo(command, console)
         elif isinstance(command, Speed):
-            speed(command, console)
+            from experiments.speed import command as speed
+
+            speed.run(command)
         else:
             toy(command, console)
     except UserError as error:
@@ -199,19 +201,6 @@ def demo(command: Demo, console: Console) -> None:
 
     out = command.out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     studies.run(studies.demo(command.steps, out, command.data_dir), console)
-
-
-def speed(command: Speed, console: Console) -> None:
-    """Print the step times of the strategies."""
-    from experiments import speed as bench
-
-    if unknown := sorted(set(command.models) - set(bench.MODELS)):
-        raise UserError(f"unknown model {unknown[0]!r}: {nearest(unknown[0], bench.MODELS)}")
-    if min((*command.tasks, command.repeats)) < 1:
-        raise UserError("--tasks and --repeats must be at least 1")
-    rows = bench.measure(command.models, command.tasks, command.repeats)
-    console.print(show.speed_table(rows))
-    console.print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}", highlight=False)
 
 
 def toy(command: Toy, console: Console) -> None:

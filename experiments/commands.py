@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.errors import UserError
+from experiments.speed.options import Options as Speed
 
 
 def _shown(hint: str, metavar: str = "N") -> object:
@@ -172,18 +173,6 @@ class Demo:
     """Updates of each training."""
     data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
     """The folder of all data sets."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Speed:
-    """Time PCGrad's step by each strategy beside the equal-weights step, interleaved."""
-
-    models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ("mlp", "lenet", "deep")
-    """mlp, lenet, deep (12 layers of 512) or resnet18."""
-    tasks: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K")] = (2, 3, 8)
-    """Numbers of tasks."""
-    repeats: Annotated[int, tyro.conf.arg(metavar="N")] = 9
-    """Interleaved repeats; medians are shown."""
 
 
 @dataclasses.dataclass(frozen=True)

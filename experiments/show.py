@@ -1,7 +1,7 @@
 """What a person sees: live progress and tables, with rich."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +10,6 @@ from rich.table import Table
 
 from experiments.config import RunConfig
 from experiments.run import Watcher
-from experiments.speed import Timing
 
 
 @contextlib.contextmanager
@@ -98,21 +97,3 @@ def scores_table(title: str, scores: Mapping[str, Mapping[str, Mapping[str, floa
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def speed_table(rows: Sequence[Timing]) -> Table:
-    """Step times by model, K and strategy."""
-    table = Table()
-    for name in ("model", "K", "method", "strategy", "ms a step", "÷ equal", "temporary MB"):
-        table.add_column(name, justify="left" if name in ("model", "method") else "right")
-    for row in rows:
-        table.add_row(
-            row.model,
-            str(row.tasks),
-            row.method,
-            row.strategy,
-            f"{row.milliseconds:.2f}",
-            f"{row.ratio:.2f}",
-            f"{row.megabytes:.1f}",
-        )
-    return table

@@ -1,0 +1,85 @@
+"""Compiled training steps: what they cost in memory and compile time, and how they are run."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+
+import jmtl
+from experiments.speed.clock import Run
+from experiments.speed.models import Built, draw, to_batch
+from jmtl.gradients import STRATEGIES, Strategy
+from jmtl.train.state import init_state
+from jmtl.train.step import make_step
+
+
+class Program(NamedTuple):
+    """A compiled step.
+
+    Attributes:
+        run: does n steps, each from the state that the one before left.
+        compile_seconds: tracing and compiling.
+        megabytes: temporaries and outputs of the compiled step.
+    """
+
+    run: Run
+    compile_seconds: float
+    megabytes: float
+
+
+def make_method(name: str, k: int, key: Any = None) -> jmtl.Method:
+    """A method by its name, with a key if it draws.
+
+    Raises:
+        ValueError: an unknown name, or a method with a required option.
+    """
+    keyed = "key" in jmtl.methods.options(name)
+    key = jax.random.key(2) if key is None else key
+    return jmtl.make(name, k, **({"key": key} if keyed else {}))
+
+
+def strategies_of(method: jmtl.Method, asked: tuple[Strategy, ...]) -> tuple[Strategy, ...]:
+    """Those of the asked strategies that change how the method's gradients are computed."""
+    if method.needs == "losses":
+        return ("auto",)
+    stores = method.needs == "gradients" or method.batches > 1
+    return tuple(s for s in asked if not (s == "recompute" and stores))
+
+
+def all_strategies() -> tuple[Strategy, ...]:
+    """Every strategy but "auto", which is one of the others."""
+    return tuple(s for s in STRATEGIES if s != "auto")
+
+
+def compile_step(built: Built, method: jmtl.Method, strategy: Strategy) -> Program:
+    """Compile a training step and make what it starts from.
+
+    Args:
+        built: the model.
+        method: for the model's tasks.
+        strategy: how task gradients are computed.
+    """
+    data = jax.device_put(to_batch(built.sizes, built.tasks, draw(built.sizes, len(built.tasks))))
+    state = jax.jit(lambda key: init_state(key, built.net, method, built.optimizer, data.inputs))(
+        jax.random.key(1)
+    )
+    step = make_step(built.net, built.tasks, method, built.optimizer, strategy=strategy)
+    began = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=0).lower(state, data).compile()
+    seconds = time.perf_counter() - began
+
+    def run(n: int) -> None:
+        nonlocal state
+        for _ in range(n):
+            state, _ = compiled(state, data)
+        jax.block_until_ready(state)
+
+    return Program(run, seconds, megabytes(compiled))
+
+
+def megabytes(compiled: Any) -> float:
+    """Temporaries and outputs of a compiled program; NaN where the backend does not say."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return float("nan")
+    return (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6
