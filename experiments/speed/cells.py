@@ -113,6 +113,7 @@ def measure(
     with_peers: bool,
     trace: bool,
     say: Callable[[str], None],
+    late: Callable[[], bool] = lambda: False,
 ) -> list[Row]:
     """Compile and time everything in a cell.
 
@@ -125,12 +126,16 @@ def measure(
         with_peers: whether PyTorch is timed too.
         trace: whether a profiler counts copies between host and device.
         say: told what cannot be measured.
+        late: whether the time is over: then nothing more is compiled.
     """
     built = build(sizes_of(cell), cell.tasks, cell.dtype)
     timed: list[Timed] = []
     for name in dict.fromkeys(("equal", *cell.methods)):
         method = make_method(name, cell.tasks)
         for strategy in strategies_of(method, cell.strategies):
+            if timed and late():
+                say(f"{cell}: {name} {strategy}: left out, the time being over")
+                continue
             try:
                 program = compile_step(built, method, strategy)
                 program.run(1)
@@ -163,8 +168,8 @@ def _peers(cell: Cell, say: Callable[[str], None]) -> list[Timed]:
         try:
             peer.run(1)
             memory = peers.megabytes(peer)
-        except RuntimeError as error:
-            say(f"{cell}: {peer.source} {peer.method}: {str(error).splitlines()[0][:120]}")
+        except Exception as error:  # theirs must not end ours
+            say(f"{cell}: {peer.source} {peer.method}: {' '.join(str(error).split())[:120]}")
             continue
         nan = float("nan")
         timed.append(Timed(peer.source, peer.method, "", peer.run, memory, nan, None))
@@ -237,7 +242,8 @@ def transfers(run: Run, steps: int = 4) -> float | None:
             for line in plane.lines
             for event in line.events
         ]
-    return sum(1 for name in names if _COPY.search(name)) / steps
+    # Nothing at all is a profiler that may not look.
+    return sum(1 for name in names if _COPY.search(name)) / steps if names else None
 
 
 _COPY = re.compile(r"memcpy\W*(h2d|d2h|htod|dtoh)", re.IGNORECASE)

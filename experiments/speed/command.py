@@ -96,7 +96,8 @@ def check(options: Options) -> None:
     """Refuse options in one line.
 
     Raises:
-        UserError: a name that there is not, a number out of its range, or peers without PyTorch.
+        UserError: a name that there is not, a number out of its range, peers without PyTorch, or
+            a folder that cannot be written.
     """
     for flag, names, known in (
         ("model", options.models, MODELS),
@@ -129,6 +130,11 @@ def check(options: Options) -> None:
             raise UserError(
                 "--peers needs PyTorch, which is not installed: pip install torch torchjd"
             ) from None
+    if options.out is not None:
+        try:
+            records.check_writable(options.out)
+        except records.OutputError as error:
+            raise UserError(str(error)) from error
 
 
 def plan(options: Options) -> tuple[Item, ...]:
@@ -158,7 +164,7 @@ def run(options: Options, say: Say | None = None) -> dict[str, Any]:
         say: told how it goes, a line at a time; default: standard error.
 
     Raises:
-        UserError: see `check`; or --out cannot be written.
+        UserError: see `check`; or the disk is full.
     """
     check(options)
     say = say or (lambda text: print(text, file=sys.stderr, flush=True))
@@ -170,9 +176,14 @@ def run(options: Options, say: Say | None = None) -> dict[str, Any]:
             notes.append(text)
             say(f"note: {text}")
 
+    load, threads = found["load"], found["threads"]
+    if load is not None and load > threads / 2:
+        note(
+            f"the machine was busy before this began (load {load:.1f} on {threads} threads): its "
+            "times say little, and PyTorch's threads, which wait by spinning, say least "
+            "(OMP_WAIT_POLICY=passive helps them)"
+        )
     try:
-        if options.out is not None:
-            records.check_writable(options.out)
         _measure(options, found, note, say)
         _finish(options, found, say)
     except records.OutputError as error:
@@ -193,7 +204,8 @@ def about(options: Options) -> dict[str, Any]:
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "backend": jax.default_backend(),
         "machine": platform.machine(),
-        "threads": threads,
+        "threads": threads or 1,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "peers": peers,
         "options": dataclasses.asdict(options),
         "rates": {},
@@ -216,12 +228,17 @@ def _measure(options: Options, found: dict[str, Any], note: Say, say: Say) -> No
             say(floor.shown(rates[dtype], dtype))
         return rates[dtype]
 
+    def minutes() -> float:
+        return (time.perf_counter() - began) / 60
+
+    def late() -> bool:
+        return minutes() > limit
+
     for item in plan(options):
-        minutes = (time.perf_counter() - began) / 60
-        if minutes > limit:
+        if late():
             found["left_out"].append(str(item))
             continue
-        say(f"{minutes:5.1f} min  {item}")
+        say(f"{minutes():5.1f} min  {item}")
         if isinstance(item, Cell):
             sizes = cells.sizes_of(item)
             kind = (item.model, sizes.rows, item.dtype)
@@ -236,9 +253,10 @@ def _measure(options: Options, found: dict[str, Any], note: Say, say: Say) -> No
                 options.peers,
                 options.trace or options.preset == "gpu",
                 note,
+                late,
             )
         elif isinstance(item, Seeds):
-            found["seeds"] += _seeds(options, item, note)
+            found["seeds"] += _seeds(options, item, note, late)
         else:
             found["aggregation"] += aggregation.measure(
                 item.tasks,
@@ -248,12 +266,14 @@ def _measure(options: Options, found: dict[str, Any], note: Say, say: Say) -> No
                 options.repeats,
                 options.seconds,
             )
-        found["minutes"] = round((time.perf_counter() - began) / 60, 2)
+        found["minutes"] = round(minutes(), 2)
         if options.out is not None:
             records.write_json(options.out / "speed.json", found)
 
 
-def _seeds(options: Options, item: Seeds, note: Say) -> list[seeds.Throughput]:
+def _seeds(
+    options: Options, item: Seeds, note: Say, late: Callable[[], bool]
+) -> list[seeds.Throughput]:
     """The throughput of each number of seeds, with the PyTorch loop beside it."""
     cell = Cell(item.model, item.tasks, (item.method,), dtype=item.dtype, rows=item.rows)
     peer = None
@@ -273,6 +293,7 @@ def _seeds(options: Options, item: Seeds, note: Say) -> list[seeds.Throughput]:
         options.seconds,
         peer,
         note,
+        late,
     )
 
 

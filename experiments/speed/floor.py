@@ -120,21 +120,26 @@ def count_passes(sizes: Sizes, dtype: Dtype) -> Passes:
 
 def _counted(fun: Any, *shapes: Any) -> Cost:
     compiled = jax.jit(fun).lower(*shapes).compile()
-    analysis, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    moved = max(float((analysis or {}).get("bytes accessed", 0)), 0.0)
+    analysis: Any = compiled.cost_analysis() or {}
+    memory = compiled.memory_analysis()
+    moved = max(float(analysis.get("bytes accessed", 0)), 0.0)
     footprint = moved
     if memory is not None:
         footprint = float(
             memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
         )
-    return Cost(_operations(fun, *shapes), moved, footprint)
+    return Cost(_operations(fun, *shapes) or float(analysis["flops"]), moved, footprint)
 
 
-def _operations(fun: Any, *shapes: Any) -> float:
+def _operations(fun: Any, *shapes: Any) -> float | None:
     """Of the program as JAX wrote it; only the CPU's client counts those, on any machine."""
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return None
+    with jax.default_device(cpu):
         analysis: Any = jax.jit(fun).lower(*shapes).cost_analysis()
-        return float(analysis["flops"])
+    return float(analysis["flops"])
 
 
 def parts(passes: Passes, k: int, method: jmtl.Method) -> dict[str, Cost]:

@@ -64,6 +64,7 @@ def measure(
     seconds: float,
     peer: Run | None,
     say: Callable[[str], None],
+    late: Callable[[], bool] = lambda: False,
 ) -> list[Throughput]:
     """Measure the throughput of several numbers of seeds, interleaved.
 
@@ -78,10 +79,14 @@ def measure(
         seconds: the least that one timing lasts.
         peer: the PyTorch loop's steps, timed in the same rounds; None for none.
         say: told which numbers of seeds do not fit in memory.
+        late: whether the time is over: then nothing more is compiled.
     """
     built = build(sizes, k, dtype)
     runs = {0: training(built, method, None)}
     for w in seeds:
+        if late():
+            say(f"{model}, {w} seeds: left out, the time being over")
+            continue
         try:
             run = training(built, method, w)
             run(1)
