@@ -182,6 +182,8 @@ _COLOURS = {"jmtl": "#1f6fb4", "torch": "#e07b39", "torch loop": "#e07b39"}
 
 def _panel(axis: Any, rows: Sequence[Row]) -> None:
     """One cell: a point a program and the line of its quartiles, on a logarithmic scale."""
+    from matplotlib.ticker import LogLocator
+
     names = [
         f"{row.method} {row.strategy if row.source == 'jmtl' else row.source}".replace(" auto", "")
         for row in rows
@@ -202,6 +204,7 @@ def _panel(axis: Any, rows: Sequence[Row]) -> None:
     least = min(min(row.low, row.floor) for row in rows)
     most = max(max(row.high, row.floor) for row in rows)
     axis.set_xlim(0.8 * least, most * (most / least) ** 0.12 * 1.1)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(lambda x, _: digits(x))
     axis.xaxis.set_minor_formatter(lambda x, _: "")
     axis.grid(axis="x", color="#e4e4e4", linewidth=0.6)
