@@ -64,10 +64,7 @@ def _one_device(encoder, method, at):
 
 
 def steps_of(encoder):
-    """20, but 14 for the ResNet: there one flipped rounding of a ReLU under batch norm grows.
-
-    On jax 0.10 its losses stay within 1e-6 for 20 steps, and its parameters jump in the last.
-    """
+    """20, but 14 for the ResNet, whose rounding grows; see `check`."""
     return 14 if encoder == "resnet" else 20
 
 
@@ -81,7 +78,10 @@ def check(kind, devices, encoder="mlp", method="pcgrad", streamed=False, **optio
         **options,
     )
     single = one_device(encoder, method, **options)
-    assert distance(numbers(trained), numbers(single)) < CLOSE
+    # Losses and cosines of the ResNet agree as the MLP's do (1e-6 over 14 steps on jax 0.10). Where
+    # a weight's gradient is rounding alone, the optimiser moves it by rounding's sign: 2.6e-3.
+    close = 5e-3 if encoder == "resnet" else CLOSE
+    assert distance(numbers(trained), numbers(single)) < close
     np.testing.assert_allclose(trained.metrics.losses, single.metrics.losses, rtol=CLOSE)
     np.testing.assert_allclose(trained.metrics.cosine, single.metrics.cosine, atol=CLOSE)
     assert int(trained.state.step) == steps_of(encoder)
