@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments {list,train,evaluate,study,report,demo,speed,toy}`."""
+"""The command line: `python -m experiments COMMAND`; the commands are in `experiments.commands`."""
 
 import dataclasses
 import sys
@@ -10,7 +10,18 @@ import jax
 from rich.console import Console
 
 from experiments import parts, run, show
-from experiments.commands import Demo, Evaluate, List, Report, Speed, Study, Toy, Train, parse
+from experiments.commands import (
+    Demo,
+    Dial,
+    Evaluate,
+    List,
+    Report,
+    Speed,
+    Study,
+    Toy,
+    Train,
+    parse,
+)
 from experiments.config import RunConfig, find_problem, method_options
 from experiments.errors import UserError
 from experiments.problems import PROBLEMS
@@ -39,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from experiments.speed import command as speed
 
             speed.run(command)
+        elif isinstance(command, Dial):
+            from experiments.dial import command as dials
+
+            dials.run(command, console)
         else:
             toy(command, console)
     except UserError as error:

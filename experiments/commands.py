@@ -176,6 +176,47 @@ class Demo:
 
 
 @dataclasses.dataclass(frozen=True)
+class Dial:
+    """Turn one task of DigitAttributes against the others: where does surgery pay?"""
+
+    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = (
+        "uncertainty",
+        "geometric",
+        "famo",
+        "pcgrad",
+        "cagrad",
+        "mgda",
+        "nash",
+        "imtl_g",
+        "aligned",
+        "upgrad",
+    )
+    """Compared with equal weights and with other fixed weights."""
+    conflicts: Annotated[tuple[float, ...], tyro.conf.arg(metavar="P")] = (0, 0.25, 0.5, 0.75, 1)
+    """Shares of the training images whose parity is another image's."""
+    scales: Annotated[tuple[float, ...], tyro.conf.arg(metavar="S")] = (-2, -1, 0, 1, 2)
+    """Powers of ten that parity's loss is multiplied by."""
+    widths: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (4, 16, 64)
+    """Of the encoder's one hidden layer."""
+    learning_rates: Annotated[tuple[float, ...], tyro.conf.arg(metavar="RATE")] = (3e-3, 1e-2)
+    """Tried in every cell for every method."""
+    seeds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N")] = ("0-9",)
+    """Seeds, as 0-9 or 0 1 2; each trains every cell."""
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 500
+    """Updates of a training."""
+    evaluate_every: Annotated[int, tyro.conf.arg(metavar="N")] = 100
+    """Updates between looks at the validation split."""
+    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 64
+    """Examples a step."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/dial")
+    """The folder of the trainings, dial.json, table.csv and dial.png."""
+    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
+    """The folder of all data sets."""
+    resume: bool = False
+    """Continue the dial in --out; what is finished is not run again."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Toy:
     """Draw where methods go on the toy problem of CAGrad, Nash-MTL and FAMO, from five starts."""
 
@@ -200,12 +241,13 @@ Command = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Speed, tyro.conf.subcommand("speed")]
     | Annotated[Toy, tyro.conf.subcommand("toy")]
+    | Annotated[Dial, tyro.conf.subcommand("dial")]
 )
 
 
 def parse(
     arguments: Sequence[str],
-) -> List | Train | Evaluate | Study | Report | Demo | Speed | Toy:
+) -> List | Train | Evaluate | Study | Report | Demo | Speed | Toy | Dial:
     """Parse a command; tyro's box of an error becomes a `UserError` of one line."""
     box = io.StringIO()
     try:

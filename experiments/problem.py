@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from jmtl.tasks import Batch, Task
 
@@ -48,6 +48,8 @@ class Problem(NamedTuple):
         to_batch: a raw batch by feature `[B, ...]` to what the model reads; runs on the device.
         recipe: the defaults of a run.
         offline: whether its data needs no download.
+        knobs: numbers by which the problem can be changed, and what they are at rest.
+        turn: the problem at these knobs, all of them, and a seed; both may be traced.
     """
 
     name: str
@@ -57,3 +59,14 @@ class Problem(NamedTuple):
     to_batch: Callable[[Mapping[str, Any]], Batch]
     recipe: Recipe
     offline: bool
+    knobs: Mapping[str, float] = MappingProxyType({})
+    turn: Callable[[Self, Mapping[str, Any], Any], Self] | None = None
+
+    def turned(self, knobs: Mapping[str, Any], seed: Any) -> Self:
+        """The problem at some knobs, the others at rest.
+
+        Args:
+            knobs: by name; may be traced.
+            seed: of what the knobs draw; may be traced.
+        """
+        return self.turn(self, {**self.knobs, **knobs}, seed) if self.turn and knobs else self

@@ -7,22 +7,77 @@ the parities right; ink to 0.16 and the centre to 0.09 standard deviations, in t
 errors.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
 
 from experiments.problem import Problem, Recipe
-from jmtl.data.multi_digits import MAX_PIXEL
+from jmtl.data.indices import indices
+from jmtl.data.multi_digits import MAX_PIXEL, source_rows
 from jmtl.tasks import Batch, batch, classification, regression
 
 LABELS = ("digit", "parity", "mass", "centroid")
+
+TURNED = "parity"
+"""The task that the knobs turn."""
+
+_CHOSEN, _OTHER = 2**32 - 1, 2**32 - 2
+"""Epochs that no training reaches: their orders say whose labels are permuted, and to whose."""
 
 
 def to_batch(raw: Mapping[str, Any]) -> Batch:
     """Images `[B, 8, 8]` in [0, 1] and the labels of all tasks."""
     images = raw["image"].astype(jnp.float32) / MAX_PIXEL
     return batch(images, {name: raw[name] for name in LABELS})
+
+
+def turn(problem: Problem, knobs: Mapping[str, Any], seed: Any) -> Problem:
+    """The problem with the task parity turned against the others.
+
+    Args:
+        problem: the problem at rest.
+        knobs: `conflict`, the share in [0, 1] of training images whose parity is that of another
+            image, by a permutation that the seed draws; `scale`, the power of ten that parity's
+            loss is multiplied by. Labels of the other splits stay true. May be traced.
+        seed: of the permutation; may be traced.
+    """
+    position, parities = _training_parities()
+    n = len(parities)
+    every = np.arange(n, dtype=np.uint32)
+    chosen = indices(seed, _CHOSEN, 0, every, n, jnp) < knobs["conflict"] * n
+    learned = jnp.where(
+        chosen, jnp.asarray(parities)[indices(seed, _OTHER, 0, every, n, jnp)], parities
+    )
+    size = 10.0 ** knobs["scale"]
+
+    def turned_batch(raw: Mapping[str, Any]) -> Batch:
+        at = jnp.asarray(position)[raw["row"]]
+        parity = jnp.where(at < 0, raw[TURNED], learned[jnp.maximum(at, 0)])
+        return problem.to_batch({**raw, TURNED: parity.astype(raw[TURNED].dtype)})
+
+    tasks = tuple(
+        task._replace(loss=lambda output, label, loss=task.loss: size * loss(output, label))
+        if task.name == TURNED
+        else task
+        for task in problem.tasks
+    )
+    return problem._replace(tasks=tasks, to_batch=turned_batch)
+
+
+@functools.cache
+def _training_parities() -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " n"]]:
+    """Where each row of the digits lies in the training split, -1 elsewhere; the parities there."""
+    from sklearn.datasets import load_digits
+
+    labels = load_digits().target
+    rows = source_rows(labels)["train"]
+    position = np.full(len(labels), -1, np.int32)
+    position[rows] = np.arange(len(rows))
+    return position, (labels[rows] % 2).astype(np.int32)
 
 
 PROBLEM = Problem(
@@ -43,4 +98,6 @@ PROBLEM = Problem(
         batch_size=64,
     ),
     offline=True,
+    knobs={"conflict": 0.0, "scale": 0.0},
+    turn=turn,
 )

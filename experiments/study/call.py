@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import jmtl
-from experiments.config import make_method
+from experiments.config import find_problem, make_method
 from experiments.parts import build_model, build_optimizer
 from experiments.problem import Problem
 from experiments.study import training
@@ -42,7 +42,7 @@ def setting_of(config: StudyConfig, item: Program, problem: Problem) -> Setting:
         return jmtl.norm_matched(made) if item.matched else made
 
     return Setting(
-        problem=lambda told: problem,
+        problem=lambda told: problem.turned(told.knobs, told.seed),
         model=lambda at: build_model(
             config.encoder, config.encoder_options, config.head_options, at
         ),
@@ -82,7 +82,11 @@ def told_of(config: StudyConfig, item: Program, rows: Sequence[Training]) -> Tol
             for key in item.traced
         },
         judges=array([task in arm.tasks for task in config.metrics] for arm in arms),
-        knobs={},
+        knobs={
+            name: array(arm.knobs.get(name, rest) for arm in arms)
+            for name, rest in find_problem(config.problem).knobs.items()
+            if any(name in arm.knobs for arm in config.arms)
+        },
     )
 
 

@@ -29,6 +29,7 @@ class Arm:
             the method as "cagrad.c".
         tasks: the names of the tasks whose validation metrics choose the trial and the step.
         shift: what is added to the study's seeds: 0, but for "null".
+        knobs: of the problem; all at rest where there are none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Arm:
     trials: Sequence[Mapping[str, float]]
     tasks: Sequence[str]
     shift: int = 0
+    knobs: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +168,7 @@ def programs(config: StudyConfig) -> list[Program]:
     """The compiled programs of a study and what each trains, in the order of the arms."""
     groups: dict[str, list[int]] = {}
     for i, arm in enumerate(config.arms):
-        name = arm.method if arm.method == "static" else arm.name
+        name = arm.method if arm.method == "static" or arm.knobs else arm.name
         groups.setdefault(name, []).append(i)
     found = []
     for name, members in groups.items():

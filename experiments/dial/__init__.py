@@ -1,0 +1,1 @@
+"""The conflict dial: where gradient surgery pays as one task is turned against the others."""

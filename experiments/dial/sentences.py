@@ -1,0 +1,70 @@
+"""What a dial answers, in sentences that claim no more than its tests show."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+FAMILY = {"surgery": "Gradient surgery", "losses": "Loss balancing", "fixed": "A fixed weight"}
+AGAINST = {"equal": "equal weights", "fixed": "the best fixed weight"}
+
+
+def answer(found: Mapping[str, Any]) -> list[str]:
+    """A sentence for each comparison, on how often and where; then what was lost."""
+    cells = found["cells"]
+    told = [_compared(found, name) for name in cells[0]["compared"]]
+    if found["failed"]:
+        told.append(
+            f"{found['failed']} of the {found['trainings']:,} trainings stopped being finite."
+        )
+    return told
+
+
+def sure(compared: Mapping[str, Any], level: float) -> int:
+    """1 for better, -1 for worse, 0 where the test cannot tell."""
+    if compared["p_holm"] is None or compared["p_holm"] > level:
+        return 0
+    return int(np.sign(compared["mean"]))
+
+
+def percent(mean: float) -> str:
+    """A difference of scores as percent, with its sign."""
+    return f"{100 * mean:+.1f} %".replace("-", "−")
+
+
+def _compared(found: Mapping[str, Any], name: str) -> str:
+    a, b = name.split(" − ")
+    cells = found["cells"]
+    one = [cell["compared"][name] for cell in cells]
+    ways = np.array([sure(compared, found["level"]) for compared in one])
+    means = np.array([np.nan if x["mean"] is None else x["mean"] for x in one])
+    parts = [
+        f"{FAMILY[a]} is better than {AGAINST[b]} in {np.sum(ways > 0)} of {len(cells)} cells, "
+        f"worse in {np.sum(ways < 0)}, and in the other {np.sum(ways == 0)} no difference is shown"
+    ]
+    parts.append(f"on average over all cells {percent(float(np.nanmean(means)))}")
+    for sign, word in ((1, "most"), (-1, "least")):
+        if (ways == sign).any():
+            i = int(np.nanargmax(sign * np.where(ways == sign, means, np.nan)))
+            parts.append(f"{word}, {percent(means[i])}, {_place(cells[i], a)}")
+    return "; ".join(parts) + "."
+
+
+def _place(cell: Mapping[str, Any], family: str) -> str:
+    name = next(iter(cell["chosen"][family]))
+    return (
+        f"at p = {cell['conflict']:g}, s = {cell['scale']:g}, width {cell['width']} (mostly {name})"
+    )
+
+
+def by_scale(found: Mapping[str, Any], name: str) -> Iterator[tuple[float, float]]:
+    """Scales with a comparison's mean over the other axes."""
+    yield from _along(found, name, "scale", found["dial"]["scales"])
+
+
+def _along(
+    found: Mapping[str, Any], name: str, axis: str, values: Sequence[float]
+) -> Iterator[tuple[float, float]]:
+    for value in values:
+        means = [cell["compared"][name]["mean"] for cell in found["cells"] if cell[axis] == value]
+        yield value, float(np.mean([mean for mean in means if mean is not None]))
