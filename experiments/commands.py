@@ -198,7 +198,7 @@ class Dial:
     """Powers of ten that parity's loss is multiplied by."""
     widths: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (4, 16, 64)
     """Of the encoder's one hidden layer."""
-    learning_rates: Annotated[tuple[float, ...], tyro.conf.arg(metavar="RATE")] = (3e-3, 1e-2)
+    learning_rates: Annotated[tuple[float, ...], tyro.conf.arg(metavar="RATE")] = (3e-3, 1e-2, 3e-2)
     """Tried in every cell for every method."""
     seeds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N")] = ("0-9",)
     """Seeds, as 0-9 or 0 1 2; each trains every cell."""

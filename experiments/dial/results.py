@@ -35,8 +35,8 @@ COMPARISONS = {
     "losses − fixed": ("losses", "fixed"),
     "fixed − equal": ("fixed", "equal"),
 }
-"""What is compared with what. `fixed` is the best of the fixed weights: 10^(s′ − s) for parity, where
-s′ is any of the dial's scales, and any of `WEIGHTS` for both regressions."""
+"""What is compared with what. `fixed` is the best of the fixed weights: for parity 10^(s′ − s), s′
+any of the dial's scales; for both regressions any of `WEIGHTS`."""
 
 Arms = Mapping[str, ArmResult]
 
