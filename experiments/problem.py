@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from jmtl.tasks import Batch, Task
 
@@ -60,13 +60,16 @@ class Problem(NamedTuple):
     recipe: Recipe
     offline: bool
     knobs: Mapping[str, float] = MappingProxyType({})
-    turn: Callable[[Self, Mapping[str, Any], Any], Self] | None = None
+    turn: Callable[[Any, Mapping[str, Any], Any], Any] | None = None
 
-    def turned(self, knobs: Mapping[str, Any], seed: Any) -> Self:
+    def turned(self, knobs: Mapping[str, Any], seed: Any) -> "Problem":
         """The problem at some knobs, the others at rest.
 
         Args:
             knobs: by name; may be traced.
             seed: of what the knobs draw; may be traced.
         """
-        return self.turn(self, {**self.knobs, **knobs}, seed) if self.turn and knobs else self
+        if self.turn is None or not knobs:
+            return self
+        found: Problem = self.turn(self, {**self.knobs, **knobs}, seed)
+        return found

@@ -1,4 +1,8 @@
-"""`python -m experiments dial`: the grid trained, compared and drawn."""
+"""`python -m experiments dial`: the grid trained, compared and drawn.
+
+dial.json holds every cell's numbers with six digits, table.csv its comparisons, dial.png the
+figure; the trainings lie in a study's folder for each width.
+"""
 
 import csv
 import io
@@ -17,6 +21,7 @@ from experiments.errors import UserError
 from experiments.study import run as runs
 from experiments.study.command import parse_seeds
 from experiments.study.progress import progress
+from experiments.study.report.seeds import plain
 from experiments.study.report.style import house_style, save_png
 from jmtl.train import records
 
@@ -66,7 +71,7 @@ def run(command: Command, console: Console) -> None:
 
 def write(folder: Path, console: Console) -> None:
     """Write what a finished dial found, and print it."""
-    found = results.find(folder)
+    found = plain(results.find(folder))
     found["answer"] = sentences.answer(found)
     records.write_json(folder / "dial.json", found)
     (folder / "table.csv").write_text(table(found))

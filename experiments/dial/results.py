@@ -1,21 +1,23 @@
 """What the dial found: in each cell what a choice on other seeds gives on a seed of its own."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from experiments.config import find_problem
 from experiments.dial import config
+from experiments.dial.choice import Picked, Scores, difference, joined, picked
 from experiments.dial.config import Dial
 from experiments.errors import UserError
 from experiments.problems.digit_attributes import TURNED
 from experiments.study.config import EQUAL
 from experiments.study.results import ArmResult, load
-from experiments.study.statistics import holm, paired
+from experiments.study.statistics import holm
 
 LEVEL = 0.05
 """Of the tests over all cells of one comparison together."""
@@ -25,9 +27,15 @@ RULE = (
     "difference of 0.01 is one percent on every task. For each seed, what is compared (the method "
     "of a family, the fixed weight of parity, the learning rate) is chosen by the mean validation "
     "score of the other seeds, and judged by that seed's test score. Differences are paired over "
-    "seeds; their p values are corrected by Holm over all cells of a comparison."
+    "seeds; their p values are corrected by Holm over all cells of a comparison. A mean of "
+    "logarithms lets a large gain on one task pay for a loss on another, and accuracies that are "
+    "high move it little, so everything is compared again by error, 1 − accuracy, in place of "
+    "accuracy."
 )
 """How the dial compares, for whoever reads its results."""
+
+HALF_AN_EXAMPLE = 0.5 / 360
+"""Of the validation and the test split: an error of none still has a logarithm."""
 
 COMPARISONS = {
     "surgery − equal": ("surgery", "equal"),
@@ -40,75 +48,8 @@ any of the dial's scales; for both regressions any of `WEIGHTS`."""
 
 Arms = Mapping[str, ArmResult]
 
-
-class Scores(NamedTuple):
-    """What C candidates scored in each of S trainings.
-
-    Attributes:
-        names: C names.
-        validation: `[C, S]` scores, -inf where there is none.
-        test: `[C, S, K]` ±log of each task's test metric, NaN where there is none.
-    """
-
-    names: Sequence[str]
-    validation: Float[np.ndarray, "C S"]
-    test: Float[np.ndarray, "C S K"]
-
-
-class Picked(NamedTuple):
-    """What is chosen for each seed on the others.
-
-    Attributes:
-        names: for how many seeds a candidate was chosen, the most often chosen first.
-        test: `[S, K]` of what was chosen for the seed, on the seed.
-    """
-
-    names: Mapping[str, int]
-    test: Float[np.ndarray, "S K"]
-
-
-def picked(scores: Scores) -> Picked:
-    """For each seed, the candidate with the best mean validation score on the other seeds.
-
-    Raises:
-        ValueError: there are fewer than two seeds.
-    """
-    size = scores.validation.shape[1]
-    if size < 2:
-        raise ValueError(f"a choice on other seeds needs two or more, got {size}")
-    others = [np.delete(scores.validation, seed, axis=1).mean(axis=1) for seed in range(size)]
-    best = [int(np.argmax(means)) for means in others]
-    names = [scores.names[i] for i in best]
-    ranked = sorted(set(names), key=lambda name: (-names.count(name), name))
-    return Picked({name: names.count(name) for name in ranked}, scores.test[best, range(size)])
-
-
-def joined(parts: Sequence[Scores]) -> Scores:
-    """The candidates of several scores together."""
-    return Scores(
-        [name for part in parts for name in part.names],
-        np.concatenate([part.validation for part in parts]),
-        np.concatenate([part.test for part in parts]),
-    )
-
-
-def difference(a: Float[np.ndarray, "S K"], b: Float[np.ndarray, "S K"]) -> dict[str, Any]:
-    """The paired difference of mean scores, its interval and p value, and each task's difference.
-
-    Seeds that lack either are left out; without two that have both there is no difference.
-    """
-    there = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-    if there.sum() < 2:
-        return {"mean": None, "low": None, "high": None, "p": None, "seeds": int(there.sum())}
-    found = paired(a[there].mean(axis=1), b[there].mean(axis=1))
-    return {
-        "mean": float(found.difference),
-        "low": float(found.low),
-        "high": float(found.high),
-        "p": float(found.p),
-        "seeds": int(there.sum()),
-        "tasks": [float(x) for x in (a - b)[there].mean(axis=0)],
-    }
+Measure = Literal["metric", "error"]
+"""What a score takes the logarithm of: the metric itself, or 1 − accuracy where it is one."""
 
 
 def find(folder: Path) -> dict[str, Any]:
@@ -134,8 +75,8 @@ def find(folder: Path) -> dict[str, Any]:
         cells += [
             {"width": width, **_cell(dial, arms, p, s)} for p in dial.conflicts for s in dial.scales
         ]
-    for name in cells[0]["compared"]:
-        tested = [cell["compared"][name] for cell in cells]
+    for name, measure in itertools.product(cells[0]["compared"], ("compared", "compared by error")):
+        tested = [cell[measure][name] for cell in cells]
         p = np.array([np.nan if one["p"] is None else one["p"] for one in tested])
         for one, adjusted in zip(tested, holm(p), strict=True):
             one["p_holm"] = None if np.isnan(adjusted) else float(adjusted)
@@ -153,60 +94,86 @@ def find(folder: Path) -> dict[str, Any]:
     }
 
 
-def _scores(dial: Dial, arms: Arms, method: str, p: float, s: float, called: str) -> Scores:
+def _scores(
+    dial: Dial, arms: Arms, measure: Measure, method: str, p: float, s: float, called: str
+) -> Scores:
     """A method's candidates in a cell: its learning rates."""
     at = {"conflict": p, "scale": s}
     found = [arms[config.arm_name(method, at, rate)] for rate in dial.learning_rates]
+    return _candidates(found, measure, called)
+
+
+def _candidates(results: Sequence[ArmResult], measure: Measure, called: str) -> Scores:
+    validation = np.stack([_logs(result, "validation", measure) for result in results])
+    scores = validation.mean(axis=-1)
     return Scores(
-        [called] * len(found),
-        np.concatenate([result.scores for result in found]),
-        np.stack([np.stack(list(_logs(result).values()), axis=1) for result in found]),
+        [called] * len(results),
+        np.where(np.isfinite(scores), scores, -np.inf),
+        np.stack([_logs(result, "test", measure) for result in results]),
     )
 
 
-def _logs(result: ArmResult) -> dict[str, Float[np.ndarray, " S"]]:
-    """±log of the test metric of each task that the arm is judged by."""
-    found = {}
+def _logs(result: ArmResult, split: str, measure: Measure) -> Float[np.ndarray, "S K"]:
+    """±log of the metric of each task that the arm is judged by, the sign making more be better."""
+    found = []
     for task in find_problem(config.PROBLEM).tasks:
         if task.name in result.arm.tasks:
-            sign = 1 if task.metric.higher_is_better[task.main] else -1
-            found[task.name] = sign * np.log(result.test[task.name][task.main])
-    return found
+            values = getattr(result, split)[task.name][task.main]
+            higher = task.metric.higher_is_better[task.main]
+            if higher and measure == "error":
+                values, higher = 1 - values + HALF_AN_EXAMPLE, False
+            found.append(np.log(values) if higher else -np.log(values))
+    return np.stack(found, axis=1)
 
 
 def _cell(dial: Dial, arms: Arms, p: float, s: float) -> dict[str, Any]:
-    """A cell's comparisons, and the conflict that equal weights met there."""
-    of_method = {name: _scores(dial, arms, name, p, s, name) for name in dial.methods}
-    equal = _scores(dial, arms, EQUAL, p, s, EQUAL)
-    # Weights at another scale s′ are here the weight 10^(s′ − s) of parity, but for rounding.
-    fixed = [
-        _scores(dial, arms, config.fixed(weight), p, at, f"10^{at - s:g}, {weight:g}")
-        for weight in config.WEIGHTS
-        for at in dial.scales
-    ]
-    chosen = {"equal": picked(equal), "fixed": picked(joined(fixed))}
-    for family in ("surgery", "losses"):
-        members = [of_method[name] for name in of_method if config.family(name) == family]
-        if members:
-            chosen[family] = picked(joined(members))
+    """A cell's comparisons by both measures, and the conflict that equal weights met there."""
+    chosen, methods = _chosen(dial, arms, "metric", p, s)
+    by_error, _ = _chosen(dial, arms, "error", p, s)
     return {
         "conflict": p,
         "scale": s,
         "chosen": {name: dict(choice.names) for name, choice in chosen.items()},
-        "compared": {
-            name: difference(chosen[a].test, chosen[b].test)
-            for name, (a, b) in COMPARISONS.items()
-            if a in chosen and b in chosen
-        },
+        "compared": _compared(chosen),
+        "compared by error": _compared(by_error),
         "methods": {
-            name: difference(picked(scores).test, chosen["fixed"].test)
-            for name, scores in of_method.items()
+            name: difference(choice.test, chosen["fixed"].test) for name, choice in methods.items()
         },
         "scores": {
             name: [float(x) for x in np.nanmean(choice.test, axis=0)]
             for name, choice in chosen.items()
         },
         **_measured(dial, arms, p, s),
+    }
+
+
+def _chosen(
+    dial: Dial, arms: Arms, measure: Measure, p: float, s: float
+) -> tuple[dict[str, Picked], dict[str, Picked]]:
+    """What is chosen in a cell of each side of `COMPARISONS`, and of each method alone."""
+    of_method = {name: _scores(dial, arms, measure, name, p, s, name) for name in dial.methods}
+    # Weights at another scale s′ are here the weight 10^(s′ − s) of parity, but for rounding.
+    fixed = [
+        _scores(dial, arms, measure, config.fixed(weight), p, at, f"10^{at - s:g}, {weight:g}")
+        for weight in config.WEIGHTS
+        for at in dial.scales
+    ]
+    sides = {"equal": _scores(dial, arms, measure, EQUAL, p, s, EQUAL), "fixed": joined(fixed)}
+    for family in ("surgery", "losses"):
+        members = [of_method[name] for name in of_method if config.family(name) == family]
+        if members:
+            sides[family] = joined(members)
+    return (
+        {name: picked(scores) for name, scores in sides.items()},
+        {name: picked(scores) for name, scores in of_method.items()},
+    )
+
+
+def _compared(chosen: Mapping[str, Picked]) -> dict[str, dict[str, Any]]:
+    return {
+        name: difference(chosen[a].test, chosen[b].test)
+        for name, (a, b) in COMPARISONS.items()
+        if a in chosen and b in chosen
     }
 
 
@@ -223,12 +190,12 @@ def _measured(dial: Dial, arms: Arms, p: float, s: float) -> dict[str, float]:
     rest = [i for i in range(len(names)) if i != turned]
     cosine = np.stack([curve.cosine for curve in curves])
     norms = np.stack([curve.norms for curve in curves])
+    one, others = norms[..., turned], norms[..., rest].mean(axis=-1)
+    live = (one > 0) & (others > 0)  # a layer of dead units has no gradient
     return {
         "conflict_rate": float(np.nanmean([curve.conflict_rate for curve in curves])),
         "cosine": float(np.nanmean(cosine[..., turned, rest])),
-        "norm_ratio": float(
-            np.exp(np.nanmean(np.log(norms[..., turned] / norms[..., rest].mean(axis=-1))))
-        ),
+        "norm_ratio": float(np.exp(np.mean(np.log(one[live] / others[live])))),
     }
 
 
@@ -240,10 +207,6 @@ def _alone(dial: Dial, arms: Arms) -> dict[str, list[float]]:
             at = {"conflict": p, "scale": 0.0}
             name = f"single:{task.name}"
             results = [arms[config.arm_name(name, at, rate)] for rate in dial.learning_rates]
-            scores = Scores(
-                [name] * len(results),
-                np.concatenate([result.scores for result in results]),
-                np.stack([_logs(result)[task.name][:, None] for result in results]),
-            )
-            found.setdefault(task.name, []).append(float(np.nanmean(picked(scores).test)))
+            test = picked(_candidates(results, "metric", name)).test
+            found.setdefault(task.name, []).append(float(np.nanmean(test)))
     return found

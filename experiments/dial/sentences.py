@@ -1,6 +1,6 @@
 """What a dial answers, in sentences that claim no more than its tests show."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,14 @@ def answer(found: Mapping[str, Any]) -> list[str]:
     """A sentence for each comparison, on how often and where; then what was lost."""
     cells = found["cells"]
     told = [_compared(found, name) for name in cells[0]["compared"]]
+    counts = []
+    for name in cells[0]["compared"]:
+        ways = [sure(cell["compared by error"][name], found["level"]) for cell in cells]
+        counts.append(f"{name}: {ways.count(1)} better, {ways.count(-1)} worse")
+    told.append(
+        "With 1 − accuracy in place of accuracy, shown to be better or worse in so many of the "
+        f"{len(cells)} cells: {'; '.join(counts)}."
+    )
     if found["failed"]:
         told.append(
             f"{found['failed']} of the {found['trainings']:,} trainings stopped being finite."
@@ -42,6 +50,15 @@ def _compared(found: Mapping[str, Any], name: str) -> str:
         f"{FAMILY[a]} is better than {AGAINST[b]} in {np.sum(ways > 0)} of {len(cells)} cells, "
         f"worse in {np.sum(ways < 0)}, and in the other {np.sum(ways == 0)} no difference is shown"
     ]
+    if len(scales := found["dial"]["scales"]) > 1:
+        parts.append(
+            "by scale "
+            + ", ".join(
+                f"s = {s:g}: {np.sum(ways[at] > 0)} better, {np.sum(ways[at] < 0)} worse"
+                for s in scales
+                for at in [np.array([cell["scale"] == s for cell in cells])]
+            )
+        )
     parts.append(f"on average over all cells {percent(float(np.nanmean(means)))}")
     for sign, word in ((1, "most"), (-1, "least")):
         if (ways == sign).any():
@@ -55,16 +72,3 @@ def _place(cell: Mapping[str, Any], family: str) -> str:
     return (
         f"at p = {cell['conflict']:g}, s = {cell['scale']:g}, width {cell['width']} (mostly {name})"
     )
-
-
-def by_scale(found: Mapping[str, Any], name: str) -> Iterator[tuple[float, float]]:
-    """Scales with a comparison's mean over the other axes."""
-    yield from _along(found, name, "scale", found["dial"]["scales"])
-
-
-def _along(
-    found: Mapping[str, Any], name: str, axis: str, values: Sequence[float]
-) -> Iterator[tuple[float, float]]:
-    for value in values:
-        means = [cell["compared"][name]["mean"] for cell in found["cells"] if cell[axis] == value]
-        yield value, float(np.mean([mean for mean in means if mean is not None]))

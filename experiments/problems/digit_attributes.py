@@ -13,7 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int
 
 from experiments.problem import Problem, Recipe
 from jmtl.data.indices import indices
@@ -56,14 +56,15 @@ def turn(problem: Problem, knobs: Mapping[str, Any], seed: Any) -> Problem:
 
     def turned_batch(raw: Mapping[str, Any]) -> Batch:
         at = jnp.asarray(position)[raw["row"]]
-        parity = jnp.where(at < 0, raw[TURNED], learned[jnp.maximum(at, 0)])
-        return problem.to_batch({**raw, TURNED: parity.astype(raw[TURNED].dtype)})
+        label = jnp.where(at < 0, raw[TURNED], learned[jnp.maximum(at, 0)])
+        return problem.to_batch({**raw, TURNED: label.astype(raw[TURNED].dtype)})
 
+    def turned_loss(output: Array, label: Array) -> Array:
+        return size * parity.loss(output, label)
+
+    (parity,) = (task for task in problem.tasks if task.name == TURNED)
     tasks = tuple(
-        task._replace(loss=lambda output, label, loss=task.loss: size * loss(output, label))
-        if task.name == TURNED
-        else task
-        for task in problem.tasks
+        task._replace(loss=turned_loss) if task is parity else task for task in problem.tasks
     )
     return problem._replace(tasks=tasks, to_batch=turned_batch)
 

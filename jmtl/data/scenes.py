@@ -221,7 +221,7 @@ def surfaces(scenes: World, views: Views) -> np.ndarray:
 
 
 def _inside(points: Float64[np.ndarray, "n N 2"]) -> Bool[np.ndarray, "n N"]:
-    return ((points >= 0) & (points <= 1)).all(-1)
+    return np.all((points >= 0) & (points <= 1), axis=-1)
 
 
 def _settle(

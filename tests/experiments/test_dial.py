@@ -1,6 +1,7 @@
 """The conflict dial: what its knobs turn, how it chooses, its command and its files."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,20 @@ from sklearn.datasets import load_digits
 
 from experiments import cli
 from experiments.commands import parse
-from experiments.dial import config, results, sentences
+from experiments.dial import choice, config, results, sentences
+from experiments.dial.choice import Scores
 from experiments.dial.command import COLUMNS, command_line
 from experiments.dial.config import Dial
-from experiments.dial.results import Scores
 from experiments.errors import UserError
 from experiments.problems.digit_attributes import PROBLEM
 from experiments.study.config import programs
 from jmtl.data.multi_digits import source_rows
 from jmtl.tasks import task_losses
 
-TINY = (
+TINY = shlex.split(
     "dial --conflicts 0 1 --scales 0 2 --widths 3 --methods pcgrad famo --learning-rates 0.01 "
     "--seeds 0-2 --steps 4 --evaluate-every 2 --batch-size 8"
-).split()
+)
 
 
 def raw_of(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -59,7 +60,8 @@ def test_all_labels_are_permuted_at_one_and_none_at_zero() -> None:
 
 def test_a_larger_share_changes_more_labels_and_those_before_as_well() -> None:
     changed = [np.not_equal(*parities(p, 3)) for p in (0.25, 0.5, 1.0)]
-    assert np.all(changed[0] <= changed[1]) and np.all(changed[1] <= changed[2])
+    assert np.all(changed[0] <= changed[1])
+    assert np.all(changed[1] <= changed[2])
     # Half of the permuted labels happen to be right.
     np.testing.assert_allclose(np.mean(changed, axis=1), [0.125, 0.25, 0.5], atol=0.04)
 
@@ -90,25 +92,25 @@ def test_a_choice_never_looks_at_the_seed_it_is_judged_by() -> None:
     # On its own seed each candidate but "steady" looks best to one seed's validation.
     validation = np.array([[9.0, 0, 0], [0, 9, 0], [0, 0, 9], [4, 4, 4.0]])
     test = np.arange(12.0).reshape(4, 3, 1)
-    found = results.picked(Scores(["a", "b", "c", "steady"], validation, test))
+    found = choice.picked(Scores(["a", "b", "c", "steady"], validation, test))
     # Seed 0 sees 9 and 0 of b and c, 4.5 in the mean, against 4 of "steady".
-    assert found.names == {"b": 2, "a": 1}
-    np.testing.assert_array_equal(found.test[:, 0], [3, 1, 5])
-    steady = results.picked(Scores(["a", "steady"], validation[[0, 3]], test[[0, 3]]))
+    assert found.names == {"a": 2, "b": 1}
+    np.testing.assert_array_equal(found.test[:, 0], [3, 1, 2])
+    steady = choice.picked(Scores(["a", "steady"], validation[[0, 3]], test[[0, 3]]))
     assert steady.names == {"a": 2, "steady": 1}
     np.testing.assert_array_equal(steady.test[:, 0], [9, 1, 2])
 
 
 def test_a_diverged_training_is_not_chosen_and_not_compared() -> None:
     validation = np.array([[-np.inf, 5, 5], [1, 1, 1.0]])
-    found = results.picked(Scores(["a", "b"], validation, np.zeros((2, 3, 1))))
+    found = choice.picked(Scores(["a", "b"], validation, np.zeros((2, 3, 1))))
     assert found.names == {"b": 2, "a": 1}
     some = np.array([[np.nan, 0.0], [1, 3], [2, 4], [3, 6]])
-    difference = results.difference(some, np.zeros((4, 2)))
+    difference = choice.difference(some, np.zeros((4, 2)))
     assert difference["seeds"] == 3
     assert difference["mean"] == pytest.approx((2 + 3 + 4.5) / 3)
     assert difference["tasks"] == pytest.approx([2, 13 / 3])
-    assert results.difference(some[:2], np.zeros((2, 2)))["mean"] is None
+    assert choice.difference(some[:2], np.zeros((2, 2)))["mean"] is None
 
 
 def test_one_program_a_method_trains_every_cell() -> None:
@@ -134,9 +136,10 @@ def test_the_command_writes_what_it_says(finished: Path) -> None:
     assert [(cell["conflict"], cell["scale"]) for cell in found["cells"]] == [
         (0, 0), (0, 2), (1, 0), (1, 2)
     ]  # fmt: skip
-    assert len(found["answer"]) == len(results.COMPARISONS)
+    assert len(found["answer"]) == len(results.COMPARISONS) + 1
     rows = (finished / "a" / "table.csv").read_text().splitlines()
-    assert rows[0] == ",".join(COLUMNS) and len(rows) == 1 + 4 * len(results.COMPARISONS)
+    assert rows[0] == ",".join(COLUMNS)
+    assert len(rows) == 1 + 4 * len(results.COMPARISONS)
     for cell in found["cells"]:
         assert sum(cell["chosen"]["surgery"].values()) == 3
         # The gradient of parity is larger where its loss is.
@@ -183,7 +186,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 ) -> None:
     assert cli.main(["dial", *arguments.split(), "--out", str(tmp_path / "d")]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert said in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "d").exists()
 
 
