@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
-from experiments import parts, run, show
+from experiments import origin, parts, run, show
 from experiments.commands import (
     Demo,
     Dial,
@@ -130,6 +130,7 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
     if command.dropout is not None:
         options = {**config.encoder_options, "dropout": command.dropout}
         config = dataclasses.replace(config, encoder_options=options)
+    config = dataclasses.replace(config, origin=origin.named(command.encoder_weights, base.origin))
     if saved is None or _names_method(command, saved):
         chosen = method_options(config.method, command.options, command.weights, problem)
         config = dataclasses.replace(config, method_options=chosen)

@@ -54,6 +54,8 @@ class Train:
     """mlp, lenet or resnet."""
     dropout: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
     """Of the encoder, in [0, 1)."""
+    encoder_weights: Annotated[Path | None, _shown("drawn by the seed", "FILE")] = None
+    """The encoder's first ones: torchvision's, in a .safetensors file."""
     strategy: Annotated[
         Literal["auto", "vmap", "unroll", "recompute"] | None,
         _shown("auto", "{auto,vmap,unroll,recompute}"),

@@ -20,7 +20,11 @@ class RunConfig:
     """A run. Two runs of equal configurations are equal bit for bit on one kind of machine.
 
     `steps`, `devices` and `parallel` may change when a run is continued: more steps continue the
-    same run, and other devices give the same numbers to rounding.
+    same run, and other devices give the same numbers to rounding. Fields with a default are newer
+    than some saved configurations.
+
+    `origin` is where the encoder's first parameters come from: {} for the seed, or "file" and the
+    "sha256" of what was taken.
     """
 
     problem: str
@@ -43,6 +47,7 @@ class RunConfig:
     measure_every: int
     devices: int
     parallel: str
+    origin: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 MAY_CHANGE = ("steps", "devices", "parallel")
@@ -189,10 +194,11 @@ def from_json(saved: Mapping[str, Any], folder: Any) -> RunConfig:
     Raises:
         UserError: it is none, or its fields are not those of this version.
     """
-    fields = {field.name for field in dataclasses.fields(RunConfig)}
     if not isinstance(saved, Mapping):
         raise UserError(f"{folder}/config.json is not the configuration of a run")
-    if set(saved) != fields:
-        odd = ", ".join(sorted(fields ^ set(saved)))
+    fields = dataclasses.fields(RunConfig)
+    newer = {field.name for field in fields if field.default_factory is not dataclasses.MISSING}
+    if differing := {field.name for field in fields} - newer ^ saved.keys() - newer:
+        odd = ", ".join(sorted(differing))
         raise UserError(f"{folder}/config.json is of another version: fields {odd} do not fit")
     return RunConfig(**saved)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 import jmtl
+from experiments import origin
 from experiments.config import MAY_CHANGE, RunConfig, check, find_problem, from_json, make_method
 from experiments.errors import UserError
 from experiments.parts import build_model, build_optimizer, example_of, open_splits
@@ -25,7 +26,7 @@ from jmtl.train import checkpoint, records
 from jmtl.train.evaluate import evaluate
 from jmtl.train.loop import Dispatched, TrainingFailed, fit
 from jmtl.train.parallel import Shell, check_divides, shell, start_of
-from jmtl.train.state import TrainState, init_state
+from jmtl.train.state import TrainState, fresh_state, init_state
 from jmtl.train.step import Step, make_step
 
 EVALUATION_ROWS = 1_000
@@ -231,6 +232,10 @@ def _train(
         start = 0
         if resume:
             state, start = _continued(handle, state, config, folder, watcher.note)
+        if start == 0 and config.origin:
+            config, params, model_state = origin.fill(config, state.params, state.model_state)
+            key, optimizer = jax.random.key(config.seed), optimizer_of(config)
+            state = fresh_state(key, params, model_state, method, optimizer)
         # Before the first step: a longer run that is interrupted goes on as the longer run.
         records.write_json(folder / "config.json", dataclasses.asdict(config), primary)
         writer = _writer(config, folder, start if resume else None, log, primary)

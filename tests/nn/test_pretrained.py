@@ -190,7 +190,9 @@ def test_what_does_not_fit_is_listed_in_one_message():
 
 def test_many_that_do_not_fit_are_counted():
     encoder = nn.make_encoder("resnet18", widths=NARROW)
-    with pytest.raises(ValueError, match=r"^missing: bn1\.bias, bn1.weight, conv1.weight, .* and 92 more$"):
+    with pytest.raises(
+        ValueError, match=r"^missing: bn1\.bias, bn1.weight, conv1.weight, .* and 92 more$"
+    ):
         from_torchvision({}, *variables(encoder, images()))
 
 
