@@ -145,7 +145,7 @@ class Study:
     """Of the encoder, in [0, 1)."""
     width: Annotated[int | None, _shown("one method's trainings")] = None
     """Trainings of one compiled call; fewer need less memory."""
-    devices: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    devices: Annotated[int | None, _shown("all; of a CPU one a core")] = None
     """Devices that share a call."""
     out: Annotated[Path | None, _shown("runs/study-PROBLEM", "DIR")] = None
     """The folder of the study."""
@@ -210,6 +210,8 @@ class Dial:
     """Updates between looks at the validation split."""
     batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 64
     """Examples a step."""
+    devices: Annotated[int | None, _shown("all; of a CPU one a core")] = None
+    """Devices that share a call."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/dial")
     """The folder of the trainings, dial.json, table.csv and dial.png."""
     data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")

@@ -20,6 +20,7 @@ from experiments.dial.config import Dial
 from experiments.errors import UserError
 from experiments.study import run as runs
 from experiments.study.command import parse_seeds
+from experiments.study.devices import choose, saved_devices
 from experiments.study.progress import progress
 from experiments.study.report.seeds import plain
 from experiments.study.report.style import house_style, save_png
@@ -37,6 +38,8 @@ def run(command: Command, console: Console) -> None:
     Raises:
         UserError: one line, before anything is trained where that is possible.
     """
+    saved = saved_devices(command.out / "config.json", "dial", "devices")
+    devices = choose(command.devices, None, saved if command.resume else None)
     dial = Dial(
         conflicts=command.conflicts,
         scales=command.scales,
@@ -47,6 +50,7 @@ def run(command: Command, console: Console) -> None:
         steps=command.steps,
         evaluate_every=min(command.evaluate_every, command.steps),
         batch_size=command.batch_size,
+        devices=devices,
     )
     config.check(dial)
     studies = {width: config.study(dial, width) for width in dial.widths}

@@ -24,6 +24,7 @@ class Dial(NamedTuple):
         steps: updates of a training.
         evaluate_every: updates between looks at the validation split; divides `steps`.
         batch_size: rows of a batch.
+        devices: that share a call.
     """
 
     conflicts: Sequence[float]
@@ -35,6 +36,7 @@ class Dial(NamedTuple):
     steps: int
     evaluate_every: int
     batch_size: int
+    devices: int
 
 
 def check(dial: Dial) -> None:
@@ -156,6 +158,7 @@ def study(dial: Dial, width: int) -> StudyConfig:
         for cell in cells
         for rate in dial.learning_rates
     ]
+    trainings = len(cells) * len(dial.learning_rates) * len(dial.seeds)
     recipe = problem.recipe
     return StudyConfig(
         problem=PROBLEM,
@@ -170,8 +173,8 @@ def study(dial: Dial, width: int) -> StudyConfig:
         head_options=dict(recipe.head_options),
         metrics=find_metrics(problem, None),
         norm_matched=False,
-        width=min(MOST, len(cells) * len(dial.learning_rates) * len(dial.seeds)),
-        devices=1,
+        width=-(-min(MOST, trainings) // dial.devices) * dial.devices,
+        devices=dial.devices,
     )
 
 

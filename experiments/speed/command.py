@@ -17,6 +17,7 @@ from experiments.speed.cells import Cell
 from experiments.speed.models import MODELS, Dtype
 from experiments.speed.options import Options, parse
 from experiments.speed.steps import all_strategies, make_method
+from experiments.study.devices import choose
 from jmtl.gradients import STRATEGIES, Strategy
 from jmtl.methods import METHODS, nearest
 from jmtl.train import records
@@ -166,6 +167,8 @@ def run(options: Options, say: Say | None = None) -> dict[str, Any]:
     Raises:
         UserError: see `check`; or the disk is full.
     """
+    if options.seeds:
+        choose(None, None, None)  # a device a core
     check(options)
     say = say or (lambda text: print(text, file=sys.stderr, flush=True))
     found: dict[str, Any] = {**about(options), "steps": [], "seeds": [], "aggregation": []}

@@ -49,7 +49,17 @@ def steps_table(rows: Sequence[Row]) -> Table:
 def seeds_table(rows: Sequence[Throughput]) -> Table:
     """Seed-throughput: a row a number of seeds."""
     columns = [
-        *("model", "K", "dtype", "method", "seeds", "vmap", "one by one", "time ÷ one by one"),
+        *(
+            "model",
+            "K",
+            "dtype",
+            "method",
+            "seeds",
+            "devices",
+            "vmap",
+            "one by one",
+            "time ÷ one by one",
+        ),
         *("torch loop", "÷ torch loop"),
     ]
     cells = [
@@ -59,6 +69,7 @@ def seeds_table(rows: Sequence[Throughput]) -> Table:
             row.dtype,
             row.method,
             str(row.seeds),
+            str(row.devices),
             digits(row.vmap),
             digits(row.alone),
             digits(row.ratio),

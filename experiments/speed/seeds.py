@@ -2,7 +2,8 @@
 
 A training here is what a study's is: its parameters, method and examples are functions of its seed,
 the examples lie on the device, and one call does many steps. Steps are those of W trainings side by
-side (`vmap`), or of one training alone, W times in turn.
+side (`vmap`, cut over the devices; of a CPU, a device a core), or of one training alone, W times in
+turn.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from experiments.across import over_trainings, place
 from experiments.speed.clock import Run, Spread, interleaved
 from experiments.speed.models import Built, Dtype, Sizes, build, draw, to_batch
 from experiments.speed.steps import make_method
@@ -36,6 +38,7 @@ class Throughput(NamedTuple):
         dtype: what the model computes in.
         method: its name.
         seeds: W.
+        devices: that share them.
         vmap: trainings × steps a second, side by side.
         alone: the same, one compiled training after another.
         ratio: the time side by side over the time one after another: alone / vmap.
@@ -47,6 +50,7 @@ class Throughput(NamedTuple):
     dtype: str
     method: str
     seeds: int
+    devices: int
     vmap: float
     alone: float
     ratio: float
@@ -120,11 +124,17 @@ def throughput(
         dtype,
         method,
         seeds,
+        shares(seeds),
         seeds * STEPS / together.median,
         STEPS / alone.median,
         together.median / (seeds * alone.median),
         torch,
     )
+
+
+def shares(seeds: int) -> int:
+    """Devices that share W trainings: as many as cut them into equal shares."""
+    return next(n for n in range(jax.device_count(), 0, -1) if not seeds % n)
 
 
 def training(built: Built, method: str, seeds: int | None) -> Run:
@@ -153,12 +163,16 @@ def training(built: Built, method: str, seeds: int | None) -> Run:
 
     if seeds is None:
         given: Any = np.uint32(0)
+        begin, go = jax.jit(init), jax.jit(advance, donate_argnums=0)
     else:
-        given = np.arange(seeds, dtype=np.uint32)
-        init, advance = jax.vmap(init), jax.vmap(advance, (0, 0, None, None))
-    state = jax.jit(init)(given)
+        devices = shares(seeds)
+        given = place(np.arange(seeds, dtype=np.uint32), devices, shared=False)
+        arrays = place(arrays, devices, shared=True)
+        begin = over_trainings(init, devices)
+        go = over_trainings(advance, devices, shared=(2, 3), donate=(0,))
+    state = begin(given)
     first = np.int32(0)
-    compiled = jax.jit(advance, donate_argnums=0).lower(state, given, arrays, first).compile()
+    compiled = go.lower(state, given, arrays, first).compile()
 
     def run(n: int) -> None:
         nonlocal state

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 import jmtl
+from experiments.across import place
 from experiments.config import find_problem, make_method
 from experiments.parts import build_model, build_optimizer
 from experiments.problem import Problem
@@ -116,7 +117,7 @@ def train_call(
         compiling: dispatches beside which another program compiles are told apart in the times.
         unfinished: a folder for checkpoints of a call that takes long; goes on from there.
     """
-    told = training.place(told_of(config, item, rows), config.devices, shared=False)
+    told = place(told_of(config, item, rows), config.devices, shared=False)
     batch = config.batch_size * first_method(config, item, problem).batches
     began = time.perf_counter()
     params, model_state = common.params(told)
@@ -193,7 +194,7 @@ def timed_beside(
     for _ in range(ROUNDS):
         for item in plan:
             told = told_of(config, item, item.trainings[: config.width])
-            placed = training.place(told, config.devices, shared=False)
+            placed = place(told, config.devices, shared=False)
             batch = config.batch_size * first_method(config, item, problem).batches
             at = training.start(0, batch, data.rows["train"], config.evaluate_every)
             state = made[item.name].init(placed, *common.params(placed))

@@ -21,6 +21,7 @@ from experiments.study.config import (
     find_metrics,
     served,
 )
+from experiments.study.devices import choose, saved_devices
 from experiments.study.progress import progress
 from experiments.study.report import terminal
 from experiments.study.results import load
@@ -30,7 +31,7 @@ from jmtl.methods import nearest, options
 def run(command: Study, console: Console) -> None:
     """Run a study, or continue one; print its table and write its report."""
     config, not_served = resolve(command)
-    folder = command.out or Path("runs") / f"study-{config.problem}"
+    folder = _folder(command)
     for line in not_served:
         console.print(f"not served: {line}", highlight=False, markup=False, soft_wrap=True)
     with progress(console) as watcher:
@@ -43,6 +44,10 @@ def run(command: Study, console: Console) -> None:
             about={"command": command_line(command), "not_served": not_served},
         )
     terminal.report(load(folder), folder, console)
+
+
+def _folder(command: Study) -> Path:
+    return command.out or Path("runs") / f"study-{command.problem}"
 
 
 def demo(steps: int, out: Path, data_dir: Path) -> Study:
@@ -83,6 +88,8 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
             serve the problem.
     """
     problem = find_problem(command.problem)
+    saved = saved_devices(_folder(command) / "study.json", "config", "devices")
+    devices = choose(command.devices, command.width, saved if command.resume else None)
     recipe = problem.recipe
     rate = recipe.learning_rate
     rates = command.learning_rates
@@ -124,7 +131,7 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
         metrics=find_metrics(problem, command.metric),
         norm_matched=command.norm_matched,
         width=chosen("width", AUTO),
-        devices=command.devices,
+        devices=devices,
     )
     runs.check(config)
     return config, not_served

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.across import place
 from experiments.parts import example_of, open_splits
 from experiments.problem import Problem
 from experiments.study import training
@@ -38,7 +39,7 @@ def open_data(problem: Problem, data_dir: Path, devices: int) -> Data:
     found = {name: splits(name) for name in ("train", "validation", "test")}
 
     def placed(tree: Any) -> Any:
-        return training.place(tree, devices, shared=True)
+        return place(tree, devices, shared=True)
 
     return Data(
         example_of(found["train"]),

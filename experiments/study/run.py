@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.across import place
 from experiments.config import find_problem
 from experiments.errors import UserError
 from experiments.problem import Problem
@@ -232,7 +233,7 @@ def compiled_for(
     config: StudyConfig, item: Program, problem: Problem, data: Data, common: Common
 ) -> Compiled:
     """A program, compiled for the calls of a study."""
-    told = training.place(told_of(config, item, item.trainings[:1]), config.devices, shared=False)
+    told = place(told_of(config, item, item.trainings[:1]), config.devices, shared=False)
     n = data.rows["train"]
     feed = (data.training, *training.start(0, 1, n, config.evaluate_every))
     made = training.program(setting_of(config, item, problem), n, config.devices)

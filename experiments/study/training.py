@@ -4,7 +4,7 @@ Each training is the run that `train` makes of its seed: the same parameters, ex
 Over several devices the axis is cut into equal shares, and no device talks to another.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
 
+from experiments.across import over_trainings
 from experiments.problem import Problem
 from jmtl.data.indices import indices, position
 from jmtl.data.loading import evaluation_batches, gather
@@ -24,7 +24,6 @@ from jmtl.train.evaluate import evaluation_sums
 from jmtl.train.state import TrainState, fresh_state, init_params
 from jmtl.train.step import StepMetrics, make_step
 
-AXIS = "trainings"
 EVALUATION_ROWS = 1_000
 
 
@@ -129,38 +128,6 @@ class Common(NamedTuple):
     first: Callable[..., Best]
     settle: Callable[..., tuple[Best, Float[Array, "W K"]]]
     test: Callable[..., Mapping[str, Mapping[str, Float[Array, " W"]]]]
-
-
-def over_trainings(
-    fun: Callable[..., Any], devices: int, shared: Sequence[int] = (), donate: Sequence[int] = ()
-) -> Any:
-    """`fun` of one training, jitted over many: all arguments but `shared` have the axis [W]."""
-
-    def many(*args: Any) -> Any:
-        axes = tuple(None if i in shared else 0 for i in range(len(args)))
-        mapped = jax.vmap(fun, in_axes=axes)
-        if devices == 1:
-            return mapped(*args)
-        mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
-        specs = tuple(
-            PartitionSpec() if i in shared else PartitionSpec(AXIS) for i in range(len(args))
-        )
-        cut = jax.shard_map(
-            mapped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False
-        )
-        return cut(*args)
-
-    return jax.jit(many, donate_argnums=tuple(donate))
-
-
-def place(tree: Any, devices: int, shared: bool) -> Any:
-    """Arrays put on the devices: the same on all, or cut along the axis of trainings."""
-    if devices == 1:
-        return jax.device_put(tree)
-    mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
-    return jax.device_put(
-        tree, NamedSharding(mesh, PartitionSpec() if shared else PartitionSpec(AXIS))
-    )
 
 
 def program(setting: Setting, n: int, devices: int) -> Compiled:

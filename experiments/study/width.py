@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
+from experiments.across import place
 from experiments.problem import Problem
 from experiments.study import training
 from experiments.study.call import first_method, setting_of, told_of
@@ -46,7 +47,7 @@ def fitting(config: StudyConfig, plan: Sequence[Program], problem: Problem, data
     n = data.rows["train"]
     heaviest = max(plan, key=lambda item: _ORDER.index(first_method(one, item, problem).needs))
     told = told_of(one, heaviest, heaviest.trainings[:1])
-    placed = training.place(told, devices, shared=False)
+    placed = place(told, devices, shared=False)
     params = common.params(placed)
     if sum(leaf.nbytes for leaf in jax.tree.leaves(params)) <= SMALL_BYTES * devices:
         return -(-wanted // devices) * devices
@@ -58,16 +59,16 @@ def fitting(config: StudyConfig, plan: Sequence[Program], problem: Problem, data
     data_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(data.training))
     each = found.temp_size_in_bytes + found.output_size_in_bytes + found.argument_size_in_bytes
     each = max(each - data_bytes, 1)
-    fits = max(int((SHARE * _memory() - data_bytes) // each), 1)
+    fits = max(int((SHARE * _memory(devices) - data_bytes) // each), 1)
     return min(-(-wanted // devices), fits) * devices
 
 
 _ORDER = ("losses", "gramian", "gradients")
 
 
-def _memory() -> float:
-    """Bytes of one device's memory; on a CPU, of the machine's."""
+def _memory(devices: int) -> float:
+    """Bytes of one device's memory; on a CPU, its share of the machine's."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return float(stats["bytes_limit"])
-    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / devices

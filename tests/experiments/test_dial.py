@@ -25,7 +25,7 @@ from jmtl.tasks import task_losses
 
 TINY = shlex.split(
     "dial --conflicts 0 1 --scales 0 2 --widths 3 --methods pcgrad famo --learning-rates 0.01 "
-    "--seeds 0-2 --steps 4 --evaluate-every 2 --batch-size 8"
+    "--seeds 0-2 --steps 4 --evaluate-every 2 --batch-size 8 --devices 1"
 )
 
 
@@ -114,7 +114,7 @@ def test_a_diverged_training_is_not_chosen_and_not_compared() -> None:
 
 
 def test_one_program_a_method_trains_every_cell() -> None:
-    dial = Dial((0, 0.5), (-1, 0, 1), (4,), ("pcgrad", "famo"), (0.01, 0.1), (0, 1), 10, 5, 8)
+    dial = Dial((0, 0.5), (-1, 0, 1), (4,), ("pcgrad", "famo"), (0.01, 0.1), (0, 1), 10, 5, 8, 1)
     study = config.study(dial, 4)
     found = {program.name: len(program.trainings) for program in programs(study)}
     # Static: three weights of six cells, parity alone for two shares, three tasks alone once.

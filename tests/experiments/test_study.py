@@ -15,7 +15,7 @@ from experiments import cli, parts, run
 from experiments.commands import Study
 from experiments.config import find_problem
 from experiments.errors import UserError
-from experiments.study import call, command, data, results, training, width
+from experiments.study import call, command, data, devices, results, training, width
 from experiments.study import run as study
 from experiments.study.config import programs, simplex_grid
 from tests.experiments import tiny
@@ -356,7 +356,7 @@ def test_the_width_fits_an_arm_and_the_memory(monkeypatch):
     assert width.fitting(config, programs(config), problem, opened) == 4  # 2 trials × 2 seeds
     monkeypatch.setattr(width, "SMALL_BYTES", 0)
     assert width.fitting(config, programs(config), problem, opened) == 4
-    monkeypatch.setattr(width, "_memory", lambda: 1.0)
+    monkeypatch.setattr(width, "_memory", lambda devices: 1.0)
     assert width.fitting(config, programs(config), problem, opened) == 2
 
 
@@ -404,3 +404,30 @@ def test_a_trial_that_lost_fewer_seeds_comes_first():
     trials = [[row(-np.inf), row(-0.1)], [row(-0.3), row(-0.4)], [row(-0.2), row(-0.4)]]
     assert results._chosen(None, trials, np.arange(1)).chosen == 2
     assert results._chosen(None, trials[:2], np.arange(1)).chosen == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "width", "saved", "cores", "chosen"),
+    [
+        (None, None, None, 2, 2),
+        (None, 40, None, 2, 2),
+        (None, 3, None, 2, 1),  # cut into equal shares
+        (None, 9, None, 6, 3),
+        (None, None, None, 99, 8),  # as many as the suite simulates
+        (None, None, 5, 2, 5),
+        (4, None, 5, 2, 4),
+        (0, None, None, 2, 0),  # refused with the study
+    ],
+)
+def test_a_device_a_core_shares_the_trainings(given, width, saved, cores, chosen, monkeypatch):
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: range(cores), raising=False)
+    assert devices.choose(given, width, saved) == chosen
+
+
+def test_a_study_that_goes_on_keeps_its_devices(tmp_path):
+    one = dataclasses.replace(SMALL, out=tmp_path, devices=2, width=4)
+    config, _ = command.resolve(one)
+    (tmp_path / "study.json").write_text(json.dumps({"config": dataclasses.asdict(config)}))
+    again = dataclasses.replace(one, devices=None, resume=True)
+    assert command.resolve(again)[0].devices == 2
+    assert devices.saved_devices(tmp_path / "none.json", "config", "devices") is None
