@@ -22,7 +22,7 @@ from experiments.commands import (
     Train,
     parse,
 )
-from experiments.config import RunConfig, find_problem, method_options
+from experiments.config import RunConfig, find_problem, method_options, rate_factors
 from experiments.errors import UserError
 from experiments.problems import PROBLEMS
 from jmtl.methods import METHODS
@@ -130,7 +130,9 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
     if command.dropout is not None:
         options = {**config.encoder_options, "dropout": command.dropout}
         config = dataclasses.replace(config, encoder_options=options)
-    config = dataclasses.replace(config, origin=origin.named(command.encoder_weights, base.origin))
+    begun = origin.named(command.encoder_weights, command.init_from, base.origin)
+    factors = rate_factors(command.freeze, command.rate_factor) or base.rate_factors
+    config = dataclasses.replace(config, origin=begun, rate_factors=factors)
     if saved is None or _names_method(command, saved):
         chosen = method_options(config.method, command.options, command.weights, problem)
         config = dataclasses.replace(config, method_options=chosen)

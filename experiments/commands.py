@@ -56,6 +56,12 @@ class Train:
     """Of the encoder, in [0, 1)."""
     encoder_weights: Annotated[Path | None, _shown("drawn by the seed", "FILE")] = None
     """The encoder's first ones: torchvision's, in a .safetensors file."""
+    init_from: Annotated[Path | None, _shown("drawn by the seed", "RUN")] = None
+    """The folder of a run whose encoder, from its newest checkpoint, this one begins with."""
+    freeze: Annotated[tuple[str, ...], _shown("none", "PATH")] = ()
+    """Parameters that stay as they are, as encoder, encoder/conv1 or tasks/left."""
+    rate_factor: Annotated[tuple[str, ...], _shown("none", "PATH=FACTOR")] = ()
+    """Factors of the learning rate, as encoder=0.1; the longest path that fits counts."""
     strategy: Annotated[
         Literal["auto", "vmap", "unroll", "recompute"] | None,
         _shown("auto", "{auto,vmap,unroll,recompute}"),

@@ -23,8 +23,9 @@ class RunConfig:
     same run, and other devices give the same numbers to rounding. Fields with a default are newer
     than some saved configurations.
 
-    `origin` is where the encoder's first parameters come from: {} for the seed, or "file" and the
-    "sha256" of what was taken.
+    `origin` is where the encoder's first parameters come from: {} for the seed, or a "file", or a
+    "run" and its "step", with the "sha256" of what was taken. `rate_factors` are factors of the
+    learning rate by parameter path, 0 for what is frozen, as `jmtl.train.rates` takes them.
     """
 
     problem: str
@@ -48,6 +49,7 @@ class RunConfig:
     devices: int
     parallel: str
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
+    rate_factors: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 MAY_CHANGE = ("steps", "devices", "parallel")
@@ -158,6 +160,32 @@ def make_method(
         return methods[0] if len(methods) == 1 else jmtl.chain(*methods)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+
+
+def rate_factors(frozen: Sequence[str], given: Sequence[str]) -> dict[str, float]:
+    """Factors of the learning rate by parameter path.
+
+    Args:
+        frozen: paths whose factor is 0.
+        given: "path=factor".
+
+    Raises:
+        UserError: no factor, or two for one path.
+    """
+    factors: dict[str, float] = {}
+    for item in (*(f"{path}=0" for path in frozen), *given):
+        path, _, number = item.rpartition("=")
+        path = path.strip("/")
+        try:
+            factor = float(number)
+        except ValueError:
+            factor = -1.0
+        if not path or not 0 <= factor < float("inf"):
+            raise UserError(f"--rate-factor takes path=factor, as encoder=0.1, got {item!r}")
+        if path in factors:
+            raise UserError(f"--freeze and --rate-factor name {path} twice")
+        factors[path] = factor
+    return factors
 
 
 def value_of(text: str) -> Any:

@@ -22,7 +22,7 @@ from experiments.problem import Problem
 from jmtl.data import loading, source
 from jmtl.method import Method
 from jmtl.nn import Model
-from jmtl.train import checkpoint, records
+from jmtl.train import checkpoint, rates, records
 from jmtl.train.evaluate import evaluate
 from jmtl.train.loop import Dispatched, TrainingFailed, fit
 from jmtl.train.parallel import Shell, check_divides, shell, start_of
@@ -86,14 +86,16 @@ def method_of(config: RunConfig, problem: Problem) -> Method:
 
 def optimizer_of(config: RunConfig) -> optax.GradientTransformation:
     """The optimiser of a run."""
-    return build_optimizer(config.optimizer, config.learning_rate, config.weight_decay)
+    made = build_optimizer(config.optimizer, config.learning_rate, config.weight_decay)
+    return rates.scaled(made, config.rate_factors)
 
 
 def model_of(config: RunConfig, problem: Problem, axis_name: str | None = None) -> Model:
     """The model of a run."""
-    return build_model(
+    made = build_model(
         config.encoder, config.encoder_options, config.head_options, problem, axis_name
     )
+    return rates.frozen(made, config.rate_factors)
 
 
 def state_of(

@@ -33,6 +33,7 @@ __all__ = [
     "close",
     "digest",
     "open_checkpoints",
+    "read",
     "restore",
     "save",
     "steps",
@@ -200,6 +201,29 @@ def restore(
     return Restored(answer["step"], state, answer["metadata"], tuple(answer["skipped"]))
 
 
+def read(handle: Checkpoints) -> tuple[int, dict[str, np.ndarray]]:
+    """The newest checkpoint that is whole, for what is no state like the one that was saved.
+
+    Every process reads for itself.
+
+    Args:
+        handle: from `open_checkpoints`.
+
+    Returns:
+        The step that was saved, and the leaves by their paths, as "params/shared/Dense_0/bias".
+
+    Raises:
+        NoCheckpoint: nothing usable is there; the message says what was found.
+        CheckpointError: a save before this call failed.
+    """
+    wait(handle)
+    try:
+        found, leaves = _find(handle.directory, None, None, lambda step: True)
+    except OSError as error:
+        raise NoCheckpoint(f"{handle.directory}: {folders.cause(error)}") from error
+    return found["step"], leaves
+
+
 def _write(
     handle: Checkpoints, step: int, flat: dict[str, lv.Leaf], metadata: dict[str, Any]
 ) -> None:
@@ -232,7 +256,7 @@ def _write(
 def _find(
     directory: Path, template: PyTree, only: int | None, accept: Callable[[int], bool]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    wanted = lv.describe(template)
+    wanted = None if template is None else lv.describe(template)
     skipped: list[str] = []
     for step, path, finished in folders.listing(directory):
         if only is not None and step != only:
@@ -247,8 +271,8 @@ def _find(
                 saved = {
                     name: (kind, tuple(size)) for name, (kind, size) in record["leaves"].items()
                 }
-                differing = lv.differing_leaves(saved, wanted)
-                flat = {} if differing else folders.read_leaves(path, saved, template)
+                differing = lv.differing_leaves(saved, saved if wanted is None else wanted)
+                flat = {} if differing else folders.read_leaves(path, saved)
                 if not differing and lv.digest_of(flat) != record["leaves_sha256"]:
                     raise ValueError("the SHA-256 of its leaves is not the one recorded")
             except Exception as error:
@@ -283,7 +307,7 @@ def _from_primary(data: bytes) -> bytes:
 
 def _shared(data: dict[str, np.ndarray], template: PyTree) -> dict[str, np.ndarray]:
     shared = {}
-    for path, blank in sorted(lv.blanks(template).items()):
+    for path, blank in sorted(lv.blanks(lv.describe(template)).items()):
         own = np.ascontiguousarray(data[path]) if _primary() else blank
         shared[path] = np.frombuffer(_from_primary(own.tobytes()), blank.dtype).reshape(blank.shape)
     return shared

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import PyTree
 
 from jmtl.train import leaves as lv
 
@@ -70,11 +69,9 @@ def read_record(path: Path, step: int) -> dict[str, Any]:
     return record
 
 
-def read_leaves(
-    path: Path, saved: dict[str, tuple[str, tuple[int, ...]]], template: PyTree
-) -> dict[str, lv.Leaf]:
-    """The leaves of a checkpoint, given their dtypes and shapes, which are the template's."""
-    blanks = lv.blanks(template)
+def read_leaves(path: Path, saved: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, lv.Leaf]:
+    """The leaves of a checkpoint, given their dtypes and shapes."""
+    blanks = lv.blanks(saved)
     packed = np.empty(0, np.uint8)
     if any(blank.size for blank in blanks.values()):
         kinds = {"leaves": ocp.RestoreArgs(restore_type=np.ndarray)}

@@ -84,14 +84,15 @@ def describe(tree: PyTree) -> dict[str, tuple[str, tuple[int, ...]]]:
     return dict(zip(paths(tree), map(_described, jax.tree.leaves(tree)), strict=True))
 
 
-def blanks(tree: PyTree) -> dict[str, np.ndarray]:
-    """Zeros in the form of every `Leaf.data`, by path; they take no memory."""
+def blanks(described: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
+    """Zeros in the form of every `Leaf.data`, by path; they take no memory.
+
+    Args:
+        described: as `describe` gives it.
+    """
     return {
-        path: np.broadcast_to(np.zeros((), described.dtype), described.shape)
-        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
-        for described in [
-            jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else _sized(leaf)
-        ]
+        path: np.broadcast_to(np.zeros((), dtype), shape)
+        for path, (dtype, shape) in ((path, _form(*known)) for path, known in described.items())
     }
 
 
@@ -204,6 +205,15 @@ def _described(leaf: Any) -> tuple[str, tuple[int, ...]]:
         return f"key<{_implementation(leaf.dtype)}>", tuple(leaf.shape)
     described = _sized(leaf)
     return np.dtype(described.dtype).name, tuple(described.shape)
+
+
+def _form(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """Dtype and shape of `Leaf.data`: of a typed key, those of its key data."""
+    if not dtype.startswith("key<"):
+        return dtype, shape
+    key = functools.partial(jax.random.key, 0, impl=dtype[len("key<") : -1])
+    data = jax.eval_shape(lambda: jax.random.key_data(key()))
+    return data.dtype.name, (*shape, *data.shape)
 
 
 def _sized(leaf: Any) -> Any:

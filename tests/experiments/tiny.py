@@ -83,7 +83,7 @@ def install(monkeypatch: Any, shared: bool = True) -> None:
         return on._replace(compile=compile_)
 
     def state_of(config: RunConfig, *rest: Any) -> Any:
-        key = (config.method, config.optimizer)
+        key = (config.method, config.optimizer, repr(config.rate_factors))
         if key not in _STATES:
             _STATES[key] = states(config, *rest)
         return _STATES[key]

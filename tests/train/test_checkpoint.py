@@ -326,6 +326,20 @@ def test_nothing_usable(folder, tmp_path):
     one_line(error)
 
 
+def test_leaves_are_read_without_a_template(tmp_path):
+    handle = cp.open_checkpoints(tmp_path)
+    cp.save(handle, 3, STATE)
+    cp.close(handle)
+    step, leaves = cp.read(handle)
+    expected = flatten(STATE)
+    assert (step, leaves.keys()) == (3, expected.keys())
+    for path, leaf in leaves.items():
+        assert (leaf.dtype, leaf.shape) == (expected[path].data.dtype, expected[path].data.shape)
+        assert leaf.tobytes() == expected[path].data.tobytes()
+    with pytest.raises(cp.NoCheckpoint, match="nowhere"):
+        cp.read(cp.open_checkpoints(tmp_path / "nowhere"))
+
+
 def test_another_state_is_refused(folder):
     handle = cp.open_checkpoints(folder)
     params = dict(STATE.params, half=jnp.zeros(4, jnp.bfloat16), new=jnp.zeros(2))
