@@ -60,12 +60,16 @@ def one_device(encoder="mlp", method="pcgrad", at="parameters"):
 
 @functools.cache
 def _one_device(encoder, method, at):
-    return train(shell("jit", 1), ENCODERS[encoder], make(method), at=at, steps=steps_of(encoder))
+    return train(shell("jit", 1), ENCODERS[encoder], make(method), at=at, seed=seed_of(encoder))
 
 
-def steps_of(encoder):
-    """20, but 14 for the ResNet, whose rounding grows; see `check`."""
-    return 14 if encoder == "resnet" else 20
+def seed_of(encoder):
+    """The ResNet's is one of which no ReLU stands so close to 0 that rounding switches it.
+
+    Of seeds 0 to 5, over 20 steps, 1, 2, 3 and 5 agree to 7e-6 on jax 0.10 and 0.12; in seed 0 one
+    ReLU flips on 0.10 (5.6e-3 in a bias that is small), in seed 4 on 0.12 (9e-5).
+    """
+    return 3 if encoder == "resnet" else 0
 
 
 def check(kind, devices, encoder="mlp", method="pcgrad", streamed=False, **options):
@@ -74,17 +78,14 @@ def check(kind, devices, encoder="mlp", method="pcgrad", streamed=False, **optio
         ENCODERS[encoder],
         make(method),
         streamed=streamed,
-        steps=steps_of(encoder),
+        seed=seed_of(encoder),
         **options,
     )
     single = one_device(encoder, method, **options)
-    # Losses and cosines of the ResNet agree as the MLP's do (1e-6 over 14 steps on jax 0.10). Where
-    # a weight's gradient is rounding alone, the optimiser moves it by rounding's sign: 2.6e-3.
-    close = 5e-3 if encoder == "resnet" else CLOSE
-    assert distance(numbers(trained), numbers(single)) < close
+    assert distance(numbers(trained), numbers(single)) < CLOSE
     np.testing.assert_allclose(trained.metrics.losses, single.metrics.losses, rtol=CLOSE)
     np.testing.assert_allclose(trained.metrics.cosine, single.metrics.cosine, atol=CLOSE)
-    assert int(trained.state.step) == steps_of(encoder)
+    assert int(trained.state.step) == 20
 
 
 def test_a_device_holds_an_uneven_number_of_labels_and_there_is_conflict():
@@ -178,7 +179,7 @@ def test_a_mean_over_local_labels_is_caught(monkeypatch):
 
 
 def test_batch_norm_over_local_rows_is_caught():
-    wrong = train(shell("pmap", 4), RESNET, steps=steps_of("resnet"), axis_in_model=False)
+    wrong = train(shell("pmap", 4), RESNET, seed=seed_of("resnet"), axis_in_model=False)
     assert distance(numbers(wrong), numbers(one_device("resnet"))) > WRONG
 
 

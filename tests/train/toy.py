@@ -83,13 +83,14 @@ def train(
     method: Method | None = None,
     streamed: bool = False,
     steps: int = 20,
+    seed: int = 0,
     axis_in_model: bool = True,
     **options: Any,
 ) -> Trained:
     """`steps` steps of PCGrad, or of another method, from one state over one stretch of data."""
     method = jmtl.pcgrad(len(TASKS)) if method is None else method
     rows = BATCH * method.batches
-    placed = shell.place(start(encoder, method))
+    placed = shell.place(start(encoder, method, seed))
     its_net = net(encoder, shell.axis_name if axis_in_model else None)
     step = make_step(its_net, TASKS, method, OPTIMIZER, axis_name=shell.axis_name, **options)
     if streamed:
