@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -14,6 +15,7 @@ from experiments.commands import (
     Demo,
     Dial,
     Evaluate,
+    Features,
     List,
     Report,
     Speed,
@@ -27,6 +29,7 @@ from experiments.errors import UserError
 from experiments.problems import PROBLEMS
 from jmtl.methods import METHODS
 from jmtl.nn import summary as model_summary
+from jmtl.train import checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             train(command, console)
         elif isinstance(command, Evaluate):
             evaluate(command, console)
+        elif isinstance(command, Features):
+            features(command, console)
         elif isinstance(command, Study):
             study(command, console)
         elif isinstance(command, Report):
@@ -186,13 +191,38 @@ def print_model(config: RunConfig, data_dir: Path, console: Console) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def features(command: Features, console: Console) -> None:
+    """Write the representation of a split by the newest checkpoint of a run."""
+    from experiments import features as representations
+
+    config, split, found = _newest(command, console)
+    problem = find_problem(config.problem)
+    arrays = representations.features(config, problem, found.state, split)
+    path = command.out or command.folder / f"features-{command.split}.npz"
+    representations.write(path, arrays)
+    console.print(f"{path}: {command.split} split, after {found.step:,} steps", soft_wrap=True)
+    for name, array in arrays.items():
+        console.print(f"  {name}  {array.dtype} {list(array.shape)}", highlight=False, markup=False)
+
+
+def _newest(
+    command: Evaluate | Features, console: Console
+) -> tuple[RunConfig, Any, checkpoint.Restored]:
+    """The configuration of a run, the split that a command names, and its newest checkpoint."""
+    config = run.saved_config(command.folder)
+    splits = parts.open_splits(find_problem(config.problem), command.data_dir)
+    split = splits(command.split)
+    return (
+        config,
+        split,
+        run.restored(config, command.folder, parts.example_of(split), console.print),
+    )
+
+
 def evaluate(command: Evaluate, console: Console) -> None:
     """Evaluate the newest checkpoint of a run on a split."""
-    config = run.saved_config(command.folder)
+    config, split, found = _newest(command, console)
     problem = find_problem(config.problem)
-    splits = parts.open_splits(problem, command.data_dir)
-    split = splits(command.split)
-    found = run.restored(config, command.folder, parts.example_of(split), console.print)
     scores = run.scores(config, problem, found.state, split)
     title = f"{problem.name}, {command.split} split, after {found.step:,} steps"
     console.print(show.scores_table(title, {config.method: scores}))

@@ -109,6 +109,20 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Features:
+    """Write what the encoder of a run makes of a split, and the labels: an .npz file."""
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """The folder of the run."""
+    split: Annotated[str, tyro.conf.arg(metavar="NAME")] = "test"
+    """train, validation or test."""
+    out: Annotated[Path | None, _shown("features-SPLIT.npz in DIR", "FILE")] = None
+    """The file: arrays features, labels/NAME and present/NAME, a row an example."""
+    data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
+    """The folder of all data sets."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     """Train many methods over seeds and hyperparameters, compare them, and write a report."""
 
@@ -246,6 +260,7 @@ Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Features, tyro.conf.subcommand("features")]
     | Annotated[Study, tyro.conf.subcommand("study")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -257,7 +272,7 @@ Command = (
 
 def parse(
     arguments: Sequence[str],
-) -> List | Train | Evaluate | Study | Report | Demo | Speed | Toy | Dial:
+) -> List | Train | Evaluate | Features | Study | Report | Demo | Speed | Toy | Dial:
     """Parse a command; tyro's box of an error becomes a `UserError` of one line."""
     box = io.StringIO()
     try:

@@ -1,4 +1,4 @@
-"""Encoders that begin elsewhere, and train slower than the rest or not at all."""
+"""Encoders that begin elsewhere, train slower than the rest or not at all; their features."""
 
 import dataclasses
 import json
@@ -7,14 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import origin, parts
+from experiments import features, origin, parts
 from experiments import run as runs
+from experiments.cli import main
 from experiments.config import find_problem, from_json, rate_factors
 from experiments.errors import UserError
 from jmtl.nn.pretrained import torchvision_name
 from jmtl.train import checkpoint
 from tests.experiments import tiny
-from tests.experiments.test_cli import refused, train
+from tests.experiments.test_cli import TASKS, refused, train
 from tests.experiments.tiny import left_behind
 from tests.nn.test_pretrained import write
 
@@ -199,3 +200,51 @@ def test_factors_are_read_from_the_command_line():
 def test_factors_that_cannot_be_used_leave_no_folder(flags, message, tmp_path, data_dir, capsys):
     assert message in refused(capsys, train(data_dir, tmp_path / "out", *flags))
     assert not (tmp_path / "out").exists()
+
+
+# The representation as a file
+
+
+def test_features_are_the_encoders_for_every_example(state, monkeypatch):
+    monkeypatch.setattr(features, "EVALUATION_ROWS", 16)  # 50 examples: the last batch is padded
+    found = features.features(RESNET, PROBLEM, state, tiny.SPLITS["test"])
+    raw = tiny.SPLITS["test"].arrays
+    encode = runs.model_of(RESNET, PROBLEM).encode
+    inputs = PROBLEM.to_batch(raw).inputs
+    expected, _ = jax.jit(encode)(state.params["shared"], state.model_state, inputs)
+    assert found["features"].shape == (50, 6)
+    np.testing.assert_allclose(found["features"], expected, atol=1e-6)
+    assert set(found) == {"features", *(f"{a}/{b}" for a in ("labels", "present") for b in TASKS)}
+    for task in TASKS:
+        np.testing.assert_array_equal(found[f"labels/{task}"], raw[task])
+        assert found[f"present/{task}"].all()
+
+
+def test_parts_of_a_representation_have_names_of_their_own(state):
+    options = {**RESNET.encoder_options, "dense": True, "dtype": "bfloat16"}
+    config = dataclasses.replace(RESNET, encoder_options=options)
+    found = features.features(config, PROBLEM, state, tiny.SPLITS["test"])
+    assert found["features/map"].shape == (50, 5, 5, 6)
+    assert found["features/map"].dtype == np.float32
+    mean = found["features/map"].mean((1, 2))
+    np.testing.assert_allclose(found["features/vector"], mean, rtol=0.02, atol=0.02)
+
+
+def test_the_command_writes_what_it_says(data_dir, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(train(data_dir, folder, "--steps", "1")) == 0
+    capsys.readouterr()
+    given = ["features", str(folder), "--data-dir", str(data_dir), "--split"]
+    assert main([*given, "validation"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    path = folder / "features-validation.npz"
+    assert lines[0] == f"{path}: validation split, after 1 steps"
+    with np.load(path) as arrays:
+        shapes = [f"  {name}  {x.dtype} {list(x.shape)}" for name, x in arrays.items()]
+        assert arrays["features"].shape[1] == 128
+    assert lines[1:] == shapes
+    assert not list(folder.glob("*.saving"))
+    said = refused(capsys, [*given, "test", "--out", "/proc/features.npz"])
+    assert said.startswith("cannot write /proc/features.npz: ")
+    assert "validation" in refused(capsys, [*given, "validatoin"])
+    assert refused(capsys, ["features", tmp_path]).startswith(f"no run in {tmp_path}")
