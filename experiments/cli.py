@@ -28,8 +28,12 @@ from experiments.config import RunConfig, find_problem, method_options, rate_fac
 from experiments.errors import UserError
 from experiments.problems import PROBLEMS
 from jmtl.methods import METHODS
+from jmtl.nn import ENCODERS
 from jmtl.nn import summary as model_summary
 from jmtl.train import checkpoint
+
+TEMPERATURE = 2.0
+"""Of the sampler of that name, unless the command says another."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def list_(console: Console) -> None:
-    """Print problems and methods, one line each."""
+    """Print problems, methods and encoders, one line each."""
     problems = [
         (
             problem.name,
@@ -85,7 +89,12 @@ def list_(console: Console) -> None:
         (name, (constructor.__doc__ or "").strip().splitlines()[0])
         for name, constructor in METHODS.items()
     ]
-    for title, rows in (("problems", problems), ("methods", methods)):
+    encoders = [
+        (name, (constructor.__doc__ or "").strip().splitlines()[0])
+        for name, constructor in ENCODERS.items()
+    ]
+    listed = (("problems", problems), ("methods", methods), ("encoders", encoders))
+    for title, rows in listed:
         console.print(title, style="bold")
         wide = max(len(name) for name, _ in rows)
         for name, text in rows:
@@ -101,6 +110,8 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
         encoder_options = dict(recipe.encoder_options)
         if command.encoder not in (None, recipe.encoder):
             encoder_options = {}  # another encoder has other options
+        encoder_options |= recipe.data_options
+        one = isinstance(problem.data, str)
         base = RunConfig(
             problem=problem.name,
             method="pcgrad",
@@ -122,6 +133,7 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
             measure_every=recipe.measure_every,
             devices=jax.device_count(),
             parallel="jit",
+            sampler=None if one else "proportional",
         )
     else:
         base = saved
@@ -132,6 +144,9 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
         if name in same and value is not None and name != "problem"
     }
     config = dataclasses.replace(base, problem=problem.name, **given)
+    if config.sampler != base.sampler and command.temperature is None:
+        default = TEMPERATURE if config.sampler == "temperature" else None
+        config = dataclasses.replace(config, temperature=default)
     if command.dropout is not None:
         options = {**config.encoder_options, "dropout": command.dropout}
         config = dataclasses.replace(config, encoder_options=options)

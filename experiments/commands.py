@@ -23,7 +23,7 @@ _RECIPES = "the problem's"
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """Show the problems and the methods, one line each."""
+    """Show the problems, methods and encoders, one line each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Train:
     optimizer: Annotated[Literal["adam", "sgd"] | None, _shown(_RECIPES, "{adam,sgd}")] = None
     """What turns gradients into updates."""
     encoder: Annotated[str | None, _shown(_RECIPES, "NAME")] = None
-    """mlp, lenet or resnet."""
+    """An encoder that `list` shows and that reads the problem's data."""
     dropout: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
     """Of the encoder, in [0, 1)."""
     encoder_weights: Annotated[Path | None, _shown("drawn by the seed", "FILE")] = None
@@ -62,6 +62,13 @@ class Train:
     """Parameters that stay as they are, as encoder, encoder/conv1 or tasks/left."""
     rate_factor: Annotated[tuple[str, ...], _shown("none", "PATH=FACTOR")] = ()
     """Factors of the learning rate, as encoder=0.1; the longest path that fits counts."""
+    sampler: Annotated[
+        Literal["proportional", "temperature", "round_robin"] | None,
+        _shown("proportional", "{proportional,temperature,round_robin}"),
+    ] = None
+    """How a batch is dealt out to several data sets: by their sizes n, by n^(1/T), or in turn."""
+    temperature: Annotated[float | None, _shown("2", "T")] = None
+    """T of the sampler temperature."""
     strategy: Annotated[
         Literal["auto", "vmap", "unroll", "recompute"] | None,
         _shown("auto", "{auto,vmap,unroll,recompute}"),
@@ -158,7 +165,7 @@ class Study:
     optimizer: Annotated[Literal["adam", "sgd"] | None, _shown(_RECIPES, "{adam,sgd}")] = None
     """What turns gradients into updates."""
     encoder: Annotated[str | None, _shown(_RECIPES, "NAME")] = None
-    """mlp, lenet or resnet."""
+    """An encoder that `list` shows and that reads the problem's data."""
     hidden: Annotated[tuple[int, ...] | None, _shown(_RECIPES)] = None
     """Widths of the layers of an mlp."""
     dropout: Annotated[float | None, _shown(_RECIPES, "RATE")] = None

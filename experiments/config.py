@@ -26,6 +26,9 @@ class RunConfig:
     `origin` is where the encoder's first parameters come from: {} for the seed, or a "file", or a
     "run" and its "step", with the "sha256" of what was taken. `rate_factors` are factors of the
     learning rate by parameter path, 0 for what is frozen, as `jmtl.train.rates` takes them.
+
+    `sampler` is None where the problem has one data set, and `temperature` where the sampler has
+    none.
     """
 
     problem: str
@@ -50,6 +53,8 @@ class RunConfig:
     parallel: str
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
     rate_factors: dict[str, float] = dataclasses.field(default_factory=dict)
+    sampler: str | None = None
+    temperature: float | None = None
 
 
 MAY_CHANGE = ("steps", "devices", "parallel")
@@ -80,6 +85,25 @@ def check(config: RunConfig) -> None:
             f"--checkpoint-every {config.checkpoint_every} must be a multiple of the "
             f"{config.steps_per_dispatch} steps of a dispatch"
         )
+
+
+def check_sampler(config: RunConfig, problem: Problem) -> None:
+    """Refuse a sampler or a temperature where there is nothing to sample with it."""
+    if isinstance(problem.data, str):
+        for field in ("sampler", "temperature"):
+            if getattr(config, field) is not None:
+                raise UserError(
+                    f"--{field} is for problems of several data sets, and {problem.name} has one"
+                )
+    elif config.sampler == "temperature":
+        temperature = config.temperature
+        if temperature is None or not 0 < temperature < float("inf"):
+            raise UserError(
+                "--sampler temperature needs a --temperature above 0, "
+                f"got {'none' if temperature is None else temperature}"
+            )
+    elif config.temperature is not None:
+        raise UserError(f"--temperature is of --sampler temperature, not {config.sampler}")
 
 
 def method_options(

@@ -1,5 +1,6 @@
 """What the names in a configuration stand for: the model, the optimiser, the data."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ from experiments.errors import UserError
 from experiments.problem import Problem
 from jmtl.data import source
 from jmtl.data.errors import DataUnavailable
-from jmtl.nn import Model, make_encoder, make_heads, model
+from jmtl.data.several import batch_sizes, by_source, several
+from jmtl.nn import Model, make_encoder, make_heads, model, with_stems
+
+SAMPLERS = ("proportional", "temperature", "round_robin")
+"""How the rows of a batch are dealt out to several data sets; see `jmtl.data.several`."""
+
+_PARTS = 16
 
 
 def build_optimizer(name: str, rate: Any, decay: Any) -> optax.GradientTransformation:
@@ -36,22 +43,58 @@ def build_model(
     problem: Problem,
     axis_name: str | None = None,
 ) -> Model:
-    """A problem's model.
+    """A problem's model; of several data sets, one with a stem for each.
 
     Raises:
         UserError: an unknown encoder, or an option that it refuses.
     """
     try:
         made = make_encoder(encoder, **encoder_options)
-        return model(made, make_heads(problem.tasks, **head_options), axis_name)
+        heads = make_heads(problem.tasks, **head_options)
+        if isinstance(problem.data, str):
+            return model(made, heads, axis_name)
+        sources = {task.name: task.source or "" for task in problem.tasks}
+        return with_stems(made, heads, sources, axis_name=axis_name)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
 
 
-def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
-    """Prepare a problem's data unless it is there; opens splits by name."""
+def rows_of(batch_size: int, sampler: str | None, temperature: float | None, n: Any) -> Any:
+    """The rows of a batch: of several data sets, what the sampler deals to each.
+
+    They are dealt in units of at least a sixteenth of the batch where that is whole: it lies evenly
+    on that many devices, and is the same on any number.
+
+    Args:
+        batch_size: B, of all data sets together.
+        sampler: in `SAMPLERS`; None where there is one data set.
+        temperature: of the sampler "temperature".
+        n: examples; of several data sets by name.
+
+    Returns:
+        B; of several data sets, rows by name, which add up to B.
+
+    Raises:
+        UserError: there are more data sets than rows.
+    """
+    if not several(n):
+        return batch_size
+    most = max(batch_size // _PARTS, 1)
+    unit = max(unit for unit in range(1, most + 1) if batch_size % unit == 0)
+    found = {"proportional": 1.0, "temperature": temperature, "round_robin": math.inf}[str(sampler)]
     try:
-        builder = source.prepare(problem.data, data_dir)
+        return batch_sizes(n, batch_size, found or 1.0, unit)
+    except ValueError as error:
+        raise UserError(f"--batch-size {batch_size}: {error}") from error
+
+
+def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
+    """Prepare a problem's data unless it is there; opens splits by name.
+
+    A split is a source, or several by the names in `problem.data`.
+    """
+    try:
+        builder = by_source(lambda _, data: source.prepare(data, data_dir), problem.data)
     except DataUnavailable as error:
         raise UserError(str(error)) from error
     except OSError as error:
@@ -62,7 +105,7 @@ def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
 
     def split(name: str) -> Any:
         try:
-            return source.load(builder, name)
+            return by_source(lambda _, builder: source.load(builder, name), builder)
         except ValueError as error:
             raise UserError(str(error)) from error
 
@@ -70,5 +113,10 @@ def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
 
 
 def example_of(split: Any) -> Mapping[str, Any]:
-    """One raw example of a split, `[1, ...]`, for shapes."""
-    return source.read(split, np.arange(1))
+    """One raw example of a split, `[1, ...]`, for shapes; of several data sets by name."""
+    return first_of(split, 1)
+
+
+def first_of(split: Any, rows: int) -> Mapping[str, Any]:
+    """The first example of a split, `rows` times over; of several data sets by name."""
+    return source.read(split, by_source(lambda *_: np.zeros(rows, int), split))

@@ -13,6 +13,7 @@ class Recipe(NamedTuple):
     Attributes:
         encoder: a name in `jmtl.nn.ENCODERS`.
         encoder_options: its options, as dropout and kernel_init.
+        data_options: options that any encoder of this data is given, as vocabulary.
         head_options: those of every head, as hidden.
         steps: updates.
         batch_size: rows of a global batch, over all devices.
@@ -35,6 +36,7 @@ class Recipe(NamedTuple):
     steps_per_dispatch: int = 100
     checkpoint_every: int = 500
     measure_every: int = 10
+    data_options: Mapping[str, Any] = MappingProxyType({})
 
 
 class Problem(NamedTuple):
@@ -44,8 +46,10 @@ class Problem(NamedTuple):
         name: on the command line.
         summary: one line.
         tasks: K tasks.
-        data: a name in `jmtl.data.source.BUILDERS`, or one of TFDS.
-        to_batch: a raw batch by feature `[B, ...]` to what the model reads; runs on the device.
+        data: a name in `jmtl.data.source.BUILDERS`, or one of TFDS; or several by names of their
+            own, which tasks call their `source`.
+        to_batch: a raw batch by feature `[B, ...]` to what the model reads; runs on the device. Of
+            several data sets, raw batches and inputs are by name.
         recipe: the defaults of a run.
         offline: whether its data needs no download.
         knobs: numbers by which the problem can be changed, and what they are at rest.
@@ -55,7 +59,7 @@ class Problem(NamedTuple):
     name: str
     summary: str
     tasks: tuple[Task, ...]
-    data: str
+    data: str | Mapping[str, str]
     to_batch: Callable[[Mapping[str, Any]], Batch]
     recipe: Recipe
     offline: bool

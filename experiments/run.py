@@ -15,11 +15,27 @@ import optax
 
 import jmtl
 from experiments import origin
-from experiments.config import MAY_CHANGE, RunConfig, check, find_problem, from_json, make_method
+from experiments.config import (
+    MAY_CHANGE,
+    RunConfig,
+    check,
+    check_sampler,
+    find_problem,
+    from_json,
+    make_method,
+)
 from experiments.errors import UserError
-from experiments.parts import build_model, build_optimizer, example_of, open_splits
+from experiments.parts import (
+    build_model,
+    build_optimizer,
+    example_of,
+    first_of,
+    open_splits,
+    rows_of,
+)
 from experiments.problem import Problem
 from jmtl.data import loading, source
+from jmtl.data.several import by_source
 from jmtl.method import Method
 from jmtl.nn import Model
 from jmtl.train import checkpoint, rates, records
@@ -115,7 +131,8 @@ def scores(
 ) -> dict[str, dict[str, float]]:
     """The metrics of a state on a split, by task."""
     params, model_state = jax.device_get((state.params, state.model_state))
-    batches = loading.evaluation_batches(split, min(EVALUATION_ROWS, len(split)))
+    rows = by_source(lambda _, n: min(EVALUATION_ROWS, n), source.lengths(split))
+    batches = loading.evaluation_batches(split, rows)
     net = model_of(config, problem)
     return evaluate(net, problem.tasks, problem.to_batch, params, model_state, batches)
 
@@ -169,6 +186,7 @@ def train(
     """
     check(config)
     problem = find_problem(config.problem)
+    check_sampler(config, problem)
     if resume:
         refuse_differences(saved_config(folder), config, folder)
     elif (folder / "config.json").exists():
@@ -182,7 +200,8 @@ def train(
     method = method_of(config, problem)
     try:
         on_devices = shell(config.parallel, config.devices)  # type: ignore[arg-type]
-        check_divides(config.batch_size, config.devices)
+        if isinstance(problem.data, str):
+            check_divides(config.batch_size, config.devices)
     except ValueError as error:
         raise UserError(str(error)) from error
     model_of(config, problem)
@@ -281,7 +300,7 @@ def _train(
         "steps": int(state.step),
         "test": scores(config, problem, state, splits("test")),
         "final_losses": _last_losses(folder),
-        "params_norm": float(jmtl.global_norm(state.params)),
+        "params_norm": float(jax.jit(jmtl.global_norm)(state.params)),
         "params_sha256": checkpoint.digest(state.params),
         "versions": records.versions(),
         "devices": f"{config.devices} × {jax.devices()[0].device_kind}",
@@ -299,12 +318,22 @@ def _fitting_state(
     Raises:
         UserError: the data, the encoder, the method and its options do not fit one another.
     """
-    n, rows = len(training), config.batch_size * method.batches
-    if n + config.steps_per_dispatch * rows >= 2**31:
-        raise UserError(f"--batch-size {config.batch_size} is too large for {n:,} examples")
+    n = source.lengths(training)
+
+    def check_size(name: str | None, n: int, rows: int) -> None:
+        if n + config.steps_per_dispatch * rows >= 2**31:
+            raise UserError(f"--batch-size {config.batch_size} is too large for {n:,} examples")
+        if rows % config.devices:  # one data set's have been checked before its data was read
+            raise UserError(
+                f"--batch-size {config.batch_size} gives {name} {rows // method.batches} rows, "
+                f"which do not lie evenly on {config.devices} devices: use a multiple of "
+                f"{16 * config.devices}"
+            )
+
+    by_source(check_size, n, _rows(config, method, n))
     try:
         state = state_of(config, problem, method, example_of(training))
-        few = problem.to_batch(source.read(training, np.zeros(method.batches, int)))
+        few = problem.to_batch(first_of(training, method.batches))
         jax.eval_shape(_step_of(config, problem, method, None), state, few)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -313,6 +342,12 @@ def _fitting_state(
             f"an option of --method {config.method} has a value of the wrong kind: {error}"
         ) from error
     return state
+
+
+def _rows(config: RunConfig, method: Method, n: Any) -> Any:
+    """The rows that one call of the step takes; of several data sets of n examples, by name."""
+    dealt = rows_of(config.batch_size, config.sampler, config.temperature, n)
+    return by_source(lambda _, rows: rows * method.batches, dealt)
 
 
 def _step_of(config: RunConfig, problem: Problem, method: Method, axis_name: str | None) -> Step:
@@ -381,7 +416,8 @@ def _runner(
     waited for it.
     """
     step = _step_of(config, problem, method, on_devices.axis_name)
-    rows, n = config.batch_size * method.batches, len(training)
+    n = source.lengths(training)
+    rows = _rows(config, method, n)
     if config.input == "resident":
         arrays = on_devices.resident(source.as_arrays(training))
 
@@ -403,9 +439,7 @@ def _runner(
                     hosts=jax.process_count(),
                 )
             parts = [next(batches) for _ in range(steps)]
-            return on_devices.streamed(
-                {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-            )
+            return on_devices.streamed(jax.tree.map(lambda *x: np.stack(x), *parts))
 
     compiled: dict[int, Any] = {}
 

@@ -88,6 +88,11 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
             serve the problem.
     """
     problem = find_problem(command.problem)
+    if not isinstance(problem.data, str):
+        raise UserError(
+            f"{problem.name} trains from several data sets, and a study takes problems of one: "
+            "use train"
+        )
     saved = saved_devices(_folder(command) / "study.json", "config", "devices")
     devices = choose(command.devices, command.width, saved if command.resume else None)
     recipe = problem.recipe
@@ -109,6 +114,7 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
     encoder_options = dict(recipe.encoder_options)
     if command.encoder not in (None, recipe.encoder):
         encoder_options = {}  # another encoder has other options
+    encoder_options |= recipe.data_options
     for option in ("hidden", "dropout"):
         if (given := getattr(command, option)) is not None:
             encoder_options[option] = list(given) if option == "hidden" else given

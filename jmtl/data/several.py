@@ -52,18 +52,20 @@ def seed_of(seed: Any, name: str | None) -> Any:
 
 
 def batch_sizes(
-    lengths: Mapping[str, int], batch_size: int, temperature: float = 1.0
+    lengths: Mapping[str, int], batch_size: int, temperature: float = 1.0, unit: int = 1
 ) -> dict[str, int]:
     """Deals the rows of a batch out to data sets of n examples, n^(1/temperature) to each.
 
     A temperature of 1 is proportional to their sizes; the higher it is, the more alike are the
-    shares. An infinite one deals the rows out in turn (round robin). Shares are rounded so that
-    they add up, the largest remainders up, and every data set has a row.
+    shares. An infinite one deals the rows out in turn (round robin). Shares are rounded to units so
+    that they add up, the largest remainders up, and every data set has one.
 
     Args:
         lengths: n of each data set.
-        batch_size: rows, at least one for each.
+        batch_size: rows, at least a unit for each.
         temperature: above 0.
+        unit: rows that stay together, a divisor of `batch_size`. Batches lie evenly on any number
+            of devices that divides it, and are the same on each.
 
     Returns:
         Rows by name.
@@ -79,13 +81,19 @@ def batch_sizes(
         raise ValueError(f"the temperature of a sampler is above 0, got {temperature}")
     if batch_size < len(lengths):
         raise ValueError(f"{len(lengths)} data sets take at least a row each, got {batch_size}")
-    weights = np.array(list(lengths.values()), float) ** (1 / temperature)
-    shares = batch_size * weights / weights.sum()
+    units, left = divmod(batch_size, unit)
+    if left or units < len(lengths):
+        raise ValueError(
+            f"{batch_size} rows cannot be dealt to {len(lengths)} data sets in units of {unit}"
+        )
+    n = np.array(list(lengths.values()), float)
+    weights = (n / n.max()) ** (1 / temperature)
+    shares = units * weights / weights.sum()
     rows = np.maximum(np.floor(shares).astype(int), 1)
-    while rows.sum() != batch_size:
-        more = rows.sum() < batch_size
+    while rows.sum() != units:
+        more = rows.sum() < units
         remainder = shares - rows
-        # A share of one row is not taken away.
+        # A share of one unit is not taken away.
         chosen = remainder.argmax() if more else np.where(rows > 1, remainder, np.inf).argmin()
         rows[chosen] += 1 if more else -1
-    return dict(zip(lengths, map(int, rows), strict=True))
+    return dict(zip(lengths, map(int, rows * unit), strict=True))

@@ -28,6 +28,7 @@ from jmtl.nn.heads import (
 from jmtl.nn.layers import ACTIVATIONS, INITIALISERS, Dropout, add_penalty
 from jmtl.nn.model import Model, model, penalties, summary
 from jmtl.nn.sharing import SHARINGS, make_sharing
+from jmtl.nn.stems import with_stems
 
 __all__ = [
     "ACTIVATIONS",
@@ -58,4 +59,5 @@ __all__ = [
     "penalties",
     "regression",
     "summary",
+    "with_stems",
 ]

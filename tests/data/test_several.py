@@ -107,6 +107,16 @@ def test_batch_sizes(total):
     assert rows.sum() == total
 
 
+@pytest.mark.parametrize("unit", [2, 8])
+def test_batch_sizes_in_units(unit):
+    sizes = {"a": 342, "b": 107, "c": 266}
+    for temperature in (1e-3, 1.0, 3.0, np.inf):
+        rows = batch_sizes(sizes, 16 * unit, temperature, unit)
+        assert rows == {k: unit * n for k, n in batch_sizes(sizes, 16, temperature).items()}
+    with pytest.raises(ValueError, match="65 rows cannot be dealt to 3 data sets in units of"):
+        batch_sizes(sizes, 65, 1.0, unit)
+
+
 def test_batch_sizes_by_hand():
     assert batch_sizes({"a": 100, "b": 300}, 8) == {"a": 2, "b": 6}
     assert batch_sizes({"a": 100, "b": 900}, 8, 2.0) == {"a": 2, "b": 6}

@@ -59,9 +59,9 @@ class Digits:
 SPLITS = {"train": Digits(300, 0), "test": Digits(50, 1)}
 
 
-def install(monkeypatch: Any, shared: bool = True) -> None:
-    """Runs read `SPLITS`; with `shared`, runs that differ in no program compile it once."""
-    monkeypatch.setattr(run, "open_splits", lambda problem, data_dir: SPLITS.__getitem__)
+def install(monkeypatch: Any, shared: bool = True, splits: Any = SPLITS) -> None:
+    """Runs read `splits`; with `shared`, runs that differ in no program compile it once."""
+    monkeypatch.setattr(run, "open_splits", lambda problem, data_dir: splits.__getitem__)
     if not shared:
         return
     shells, states, runners = run.shell, run.state_of, run._runner
@@ -74,7 +74,7 @@ def install(monkeypatch: Any, shared: bool = True) -> None:
     def shell(kind: Any, devices: Any) -> Any:
         on = shells(kind, devices)
 
-        def compile_(step: Any, to_batch: Any, state: Any, feed: Any, steps: int, rows: int) -> Any:
+        def compile_(step: Any, to_batch: Any, state: Any, feed: Any, steps: int, rows: Any) -> Any:
             key = (repr(of_run[0]), steps)
             if key not in _PROGRAMS:
                 _PROGRAMS[key] = on.compile(step, to_batch, state, feed, steps, rows)
@@ -83,7 +83,7 @@ def install(monkeypatch: Any, shared: bool = True) -> None:
         return on._replace(compile=compile_)
 
     def state_of(config: RunConfig, *rest: Any) -> Any:
-        key = (config.method, config.optimizer, repr(config.rate_factors))
+        key = (config.problem, config.method, config.optimizer, repr(config.rate_factors))
         if key not in _STATES:
             _STATES[key] = states(config, *rest)
         return _STATES[key]

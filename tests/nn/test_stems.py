@@ -1,0 +1,62 @@
+"""A trunk behind stems: its formula in NumPy, and what each task's loss reaches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jmtl import nn
+
+SIZES = {"one": 3, "two": 5}
+INPUTS = {
+    name: jax.random.normal(jax.random.key(i), (4 + i, size))
+    for i, (name, size) in enumerate(SIZES.items())
+}
+HEADS = {"a": nn.classification(2), "b": nn.regression(1)}
+SOURCES = {"a": "one", "b": "two"}
+
+
+def built(**options):
+    encoder = nn.MLP((6, 7), activation="tanh", **options)
+    return nn.with_stems(encoder, HEADS, SOURCES, width=8)
+
+
+def test_the_formula():
+    model = built()
+    params, state = model.init(jax.random.key(0), INPUTS)
+    outputs, _ = model.apply(params, state, INPUTS)
+    dense = lambda x, p: x @ np.asarray(p["kernel"], float) + np.asarray(p["bias"], float)
+    trunk = params["shared"]["trunk"]
+    for task, own in params["tasks"].items():
+        x = np.maximum(dense(np.asarray(INPUTS[SOURCES[task]], float), own["stem"]), 0)
+        x = np.tanh(dense(np.tanh(dense(x, trunk["Dense_0"])), trunk["Dense_1"]))
+        expected = dense(x, own["head"]["Dense_0"])
+        np.testing.assert_allclose(outputs[task], expected, rtol=1e-5, atol=1e-6)
+    assert not model.common
+
+
+def test_a_loss_reaches_the_trunk_and_its_own_stem_alone():
+    model = built()
+    params, state = model.init(jax.random.key(0), INPUTS)
+    gradient = jax.grad(lambda p: jnp.sum(model.apply(p, state, INPUTS)[0]["a"] ** 2))(params)
+    norms = jax.tree.map(lambda x: float(jnp.abs(x).max()), gradient)
+    assert all(norm > 0 for norm in jax.tree.leaves(norms["shared"]))
+    assert all(norm > 0 for norm in jax.tree.leaves(norms["tasks"]["a"]))
+    assert all(norm == 0 for norm in jax.tree.leaves(norms["tasks"]["b"]))
+
+
+def test_dropout_draws_for_each_task():
+    model = built(dropout=0.5)
+    params, state = model.init(jax.random.key(0), INPUTS)
+    run = lambda seed: model.apply(params, state, INPUTS, True, jax.random.key(seed))[0]
+    still, _ = model.apply(params, state, INPUTS)
+    for task in HEADS:
+        np.testing.assert_array_equal(run(0)[task], run(0)[task])
+        assert np.abs(run(0)[task] - run(1)[task]).max() > 0
+        assert np.abs(run(0)[task] - still[task]).max() > 0
+
+
+def test_a_trunk_with_running_statistics_is_refused():
+    model = nn.with_stems(nn.ResNet((4,), (1,)), HEADS, SOURCES)
+    with pytest.raises(ValueError, match=r"resnet takes images|keeps nothing but parameters"):
+        model.init(jax.random.key(0), INPUTS)
