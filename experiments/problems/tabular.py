@@ -4,6 +4,10 @@ python -m experiments train tabular --method pcgrad --sampler proportional
 
 Three data sets that have nothing in common but their form. Each has a stem that fits its columns,
 its own order of rows and its share of a batch; the trunk behind the stems is what is shared.
+
+On 2 CPU cores 12 s beside other work, compiling included. Of the test split, seed 0: 0.974 of the
+tumours and 0.972 of the wines right, 114 and 36 of them; diabetes to 0.57 standard deviations, in
+the mean of absolute errors.
 """
 
 from collections.abc import Mapping
