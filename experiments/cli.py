@@ -134,6 +134,7 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
             devices=jax.device_count(),
             parallel="jit",
             sampler=None if one else "proportional",
+            augment=recipe.augment,
         )
     else:
         base = saved

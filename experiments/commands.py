@@ -69,6 +69,8 @@ class Train:
     """How a batch is dealt out to several data sets: by their sizes n, by n^(1/T), or in turn."""
     temperature: Annotated[float | None, _shown("2", "T")] = None
     """T of the sampler temperature."""
+    augment: Annotated[str | None, _shown(_RECIPES, "NAME")] = None
+    """What training makes of a batch: an augmentation that the problem has, or none."""
     strategy: Annotated[
         Literal["auto", "vmap", "unroll", "recompute"] | None,
         _shown("auto", "{auto,vmap,unroll,recompute}"),

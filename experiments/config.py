@@ -11,6 +11,7 @@ import jmtl
 from experiments.errors import UserError
 from experiments.problem import Problem
 from experiments.problems import PROBLEMS
+from jmtl.data.augment import Augment
 from jmtl.method import Method, named_key
 from jmtl.methods import nearest, options
 
@@ -55,6 +56,7 @@ class RunConfig:
     rate_factors: dict[str, float] = dataclasses.field(default_factory=dict)
     sampler: str | None = None
     temperature: float | None = None
+    augment: str = "none"
 
 
 MAY_CHANGE = ("steps", "devices", "parallel")
@@ -66,6 +68,16 @@ def find_problem(name: str) -> Problem:
     if name not in PROBLEMS:
         raise UserError(f"unknown problem {name!r}: {nearest(name, PROBLEMS)}")
     return PROBLEMS[name]
+
+
+def find_augmentation(problem: Problem, name: str) -> Augment | None:
+    """The problem's augmentation of that name, None for "none"; an unknown one is refused."""
+    if name == "none":
+        return None
+    if name not in problem.augmentations:
+        known = nearest(name, ["none", *problem.augmentations])
+        raise UserError(f"{problem.name} has no augmentation {name!r}: {known}")
+    return problem.augmentations[name]
 
 
 def check(config: RunConfig) -> None:
@@ -249,7 +261,8 @@ def from_json(saved: Mapping[str, Any], folder: Any) -> RunConfig:
     if not isinstance(saved, Mapping):
         raise UserError(f"{folder}/config.json is not the configuration of a run")
     fields = dataclasses.fields(RunConfig)
-    newer = {field.name for field in fields if field.default_factory is not dataclasses.MISSING}
+    none = dataclasses.MISSING
+    newer = {f.name for f in fields if f.default is not none or f.default_factory is not none}
     if differing := {field.name for field in fields} - newer ^ saved.keys() - newer:
         odd = ", ".join(sorted(differing))
         raise UserError(f"{folder}/config.json is of another version: fields {odd} do not fit")

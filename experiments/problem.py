@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from jmtl.data.augment import Augment
 from jmtl.tasks import Batch, Task
 
 
@@ -23,6 +24,7 @@ class Recipe(NamedTuple):
         steps_per_dispatch: steps that one call of the compiled program does.
         checkpoint_every: steps between checkpoints, a multiple of `steps_per_dispatch`.
         measure_every: steps between measurements of conflict, for methods that do not see it.
+        augment: a name in the problem's `augmentations`; "none" leaves batches as they are.
     """
 
     encoder: str
@@ -37,6 +39,7 @@ class Recipe(NamedTuple):
     checkpoint_every: int = 500
     measure_every: int = 10
     data_options: Mapping[str, Any] = MappingProxyType({})
+    augment: str = "none"
 
 
 class Problem(NamedTuple):
@@ -54,6 +57,7 @@ class Problem(NamedTuple):
         offline: whether its data needs no download.
         knobs: numbers by which the problem can be changed, and what they are at rest.
         turn: the problem at these knobs, all of them, and a seed; both may be traced.
+        augmentations: what training may make of a batch, by name; evaluation sees it as it is.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Problem(NamedTuple):
     offline: bool
     knobs: Mapping[str, float] = MappingProxyType({})
     turn: Callable[[Any, Mapping[str, Any], Any], Any] | None = None
+    augmentations: Mapping[str, Augment] = MappingProxyType({})
 
     def turned(self, knobs: Mapping[str, Any], seed: Any) -> "Problem":
         """The problem at some knobs, the others at rest.

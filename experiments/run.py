@@ -20,6 +20,7 @@ from experiments.config import (
     RunConfig,
     check,
     check_sampler,
+    find_augmentation,
     find_problem,
     from_json,
     make_method,
@@ -187,6 +188,7 @@ def train(
     check(config)
     problem = find_problem(config.problem)
     check_sampler(config, problem)
+    find_augmentation(problem, config.augment)
     if resume:
         refuse_differences(saved_config(folder), config, folder)
     elif (folder / "config.json").exists():
@@ -360,6 +362,7 @@ def _step_of(config: RunConfig, problem: Problem, method: Method, axis_name: str
         at=config.at,  # type: ignore[arg-type]
         axis_name=axis_name,
         measure_every=config.measure_every,
+        augment=find_augmentation(problem, config.augment),
     )
 
 

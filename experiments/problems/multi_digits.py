@@ -1,14 +1,17 @@
 """MultiDigits: two overlapping handwritten digits, read left and right. Real data, no download.
 
 python -m experiments train multi_digits --method pcgrad
+python -m experiments train multi_digits --method pcgrad --augment shift
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 
 from experiments.problem import Problem, Recipe
+from jmtl.data.augment import augmentation, crop
 from jmtl.data.multi_digits import MAX_PIXEL
 from jmtl.tasks import Batch, batch, classification
 
@@ -29,4 +32,6 @@ PROBLEM = Problem(
         encoder="mlp", encoder_options={"hidden": (256, 128), "dropout": 0.3}, steps=3_000
     ),
     offline=True,
+    # By a pixel at most, along each axis; flips and zooms would make other digits.
+    augmentations={"shift": augmentation({}, moves=(partial(crop, pad=1),))},
 )

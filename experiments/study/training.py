@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, UInt32
 
 from experiments.across import over_trainings
+from experiments.config import find_augmentation
 from experiments.problem import Problem
 from jmtl.data.indices import indices, position
 from jmtl.data.loading import evaluation_batches, gather
@@ -154,6 +155,7 @@ def program(setting: Setting, n: int, devices: int) -> Compiled:
             method,
             setting.optimizer(told),
             measure_every=setting.measure_every,
+            augment=find_augmentation(problem, problem.recipe.augment),
         )
 
         def body(state: TrainState, i: Any) -> tuple[TrainState, StepMetrics]:

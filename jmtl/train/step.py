@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from jmtl.conflict import conflict_rate
 from jmtl.gradients import At, Encoded, Strategy, value_and_grads, value_and_gramian
 from jmtl.gramian import Gramian
-from jmtl.method import Method
+from jmtl.method import Method, named_key
 from jmtl.nn import Model, penalties
 from jmtl.tasks import Batch, Task, task_counts, task_losses
 from jmtl.train.state import TrainState, all_finite
@@ -53,6 +53,7 @@ def make_step(
     at: At = "parameters",
     axis_name: str | None = None,
     measure_every: int = 0,
+    augment: Callable[..., Batch] | None = None,
 ) -> Step:
     """The step of a problem: weighted losses, surgery, the optimiser's update, metrics.
 
@@ -69,6 +70,8 @@ def make_step(
         measure_every: at steps that this divides, a method that sees no task gradients has them
             measured for the report, at the cost of K backward passes; 0 is never. Under a `vmap`
             that batches `state.step` every step pays.
+        augment: `(key, batch, axis_name) -> batch`, what training sees of a batch; see
+            `jmtl.data.augment`.
 
     Returns:
         `(TrainState, Batch) -> (TrainState, StepMetrics)`, to be jitted, pmapped, scanned, vmapped.
@@ -126,6 +129,9 @@ def make_step(
         return lax.cond(state.step % measure_every == 0, measure, lambda: missing)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        if augment is not None:
+            key = named_key(jax.random.fold_in(state.key, state.step), "augment")
+            batch = augment(key, batch, axis_name)
         args = _arguments(tasks, batch, state, method.batches, axis_name)
         shared, own = state.params["shared"], state.params["tasks"]
         fun = losses_from(state.model_state)

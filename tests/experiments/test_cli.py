@@ -195,6 +195,7 @@ BEFORE_DATA = [
     (["--weight-decay", "-1"], "--weight-decay must be at least 0"),
     (["--seed", "-1"], "--seed must be in [0, 2**32), got -1"),
     (["--encoder", "mpl"], "unknown encoder 'mpl'"),
+    (["--augment", "shft"], "multi_digits has no augmentation 'shft': did you mean 'shift'?"),
     (["--checkpoint-every", "150"], "must be a multiple of the 100 steps of a dispatch"),
 ]
 
