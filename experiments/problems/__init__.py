@@ -1,14 +1,20 @@
 """Problems: one file each. `PROBLEMS` maps every name to its problem."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from types import MappingProxyType
 
 from experiments.problem import Problem
-from experiments.problems import digit_attributes, multi_digits, multi_mnist, smart_home, tabular
+
+NAMES = (
+    "multi_digits",
+    "digit_attributes",
+    "tabular",
+    "smart_home",
+    "multi_mnist",
+)
+"""Of the files here that hold a problem, in the order in which they are listed."""
 
 PROBLEMS: Mapping[str, Problem] = MappingProxyType(
-    {
-        module.PROBLEM.name: module.PROBLEM
-        for module in (multi_digits, digit_attributes, tabular, smart_home, multi_mnist)
-    }
+    {name: import_module(f"{__name__}.{name}").PROBLEM for name in NAMES}
 )

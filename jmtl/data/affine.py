@@ -64,7 +64,8 @@ def warp(
         new: h and w.
         fill: what is outside.
     """
-    rows, columns = _places(where, image.shape[:2], new)
+    old = (image.shape[0], image.shape[1])
+    rows, columns = _places(where, old, new)
     top, left = jnp.floor(rows), jnp.floor(columns)
     total = jnp.zeros((*new, *image.shape[2:]), image.dtype)
     for i, down in ((0, top + 1 - rows), (1, rows - top)):
@@ -72,7 +73,7 @@ def warp(
             weight = (down * right).astype(image.dtype)
             weight = weight.reshape(weight.shape + (1,) * (image.ndim - 2))
             total = total + weight * _read(image, top + i, left + j, fill)
-    return _unless_identity(image, total, where, image.shape[:2], new)
+    return _unless_identity(image, total, where, old, new)
 
 
 def warp_label(
@@ -141,7 +142,7 @@ def _tracks(label: Num[Array, "N 5"], where: Affine, old: Size, new: Size) -> Nu
 
 def _unless_identity(before: Array, after: Array, where: Affine, old: Size, new: Size) -> Array:
     """`after`, but for the identity: there what was before, bit for bit."""
-    if tuple(old) != tuple(new):
+    if old != new:
         return after
     same = [jnp.all(a == b) for a, b in zip(where, identity(), strict=True)]
     return jnp.where(same[0] & same[1], before, after)

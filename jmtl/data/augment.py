@@ -35,7 +35,6 @@ Move = Callable[[PRNGKeyArray, Size, Size], Affine]
 Change = Callable[[PRNGKeyArray, Float[Array, "H W *C"]], Float[Array, "H W *C"]]
 """Draws a change of the pixels of an image."""
 
-
 Augment = Callable[..., Batch]
 """`(key, batch, axis_name=None) -> batch`; see `augmentation`."""
 
@@ -176,8 +175,9 @@ def augmentation(
 
     def one(key: PRNGKeyArray, inputs: Any, labels: dict[str, Array]) -> tuple[Any, Any]:
         labels = dict(labels)
-        old = jax.tree.leaves(inputs)[0].shape[:2]
-        new = size or old
+        height, width = jax.tree.leaves(inputs)[0].shape[:2]
+        old = (height, width)
+        new = old if size is None else (size[0], size[1])
         keys = [jax.random.fold_in(key, i) for i in range(len(moves) + len(changes))]
         if moves or new != old:
             where = compose(*(move(keys[i], old, new) for i, move in enumerate(moves)))

@@ -1,4 +1,7 @@
-"""Methods: one file each. `METHODS` maps every name to its constructor, `make` builds by name."""
+"""Methods: one file each, and a line in `jmtl.methods.known`.
+
+`METHODS` maps every name to its constructor, `make` builds by name.
+"""
 
 import difflib
 import inspect
@@ -7,79 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 from jmtl.method import Method
-from jmtl.methods.aligned import aligned
-from jmtl.methods.cagrad import cagrad
-from jmtl.methods.config import config
-from jmtl.methods.db_mtl import db_mtl
-from jmtl.methods.difficulty import difficulty
-from jmtl.methods.dualproj import dualproj
-from jmtl.methods.dwa import dwa
-from jmtl.methods.equal import equal
-from jmtl.methods.excess import excess
-from jmtl.methods.fairgrad import fairgrad
-from jmtl.methods.famo import famo
-from jmtl.methods.geometric import geometric
-from jmtl.methods.go4align import go4align
-from jmtl.methods.graddrop import graddrop
-from jmtl.methods.gradnorm import gradnorm
-from jmtl.methods.gradvac import gradvac
-from jmtl.methods.imtl_g import imtl_g
-from jmtl.methods.imtl_l import imtl_l
-from jmtl.methods.krum import krum
-from jmtl.methods.mgda import mgda
-from jmtl.methods.moco import moco
-from jmtl.methods.modo import modo
-from jmtl.methods.nash import nash
-from jmtl.methods.pcgrad import pcgrad
-from jmtl.methods.random import random
-from jmtl.methods.round_robin import round_robin
-from jmtl.methods.scale_invariant import scale_invariant
-from jmtl.methods.sdmgrad import sdmgrad
-from jmtl.methods.static import static
-from jmtl.methods.stch import stch
-from jmtl.methods.trimmed_mean import trimmed_mean
-from jmtl.methods.uncertainty import uncertainty
-from jmtl.methods.upgrad import upgrad
+from jmtl.methods import known
+from jmtl.methods.known import *  # noqa: F403
 
 METHODS: Mapping[str, Callable[..., Method]] = MappingProxyType(
-    {
-        constructor.__name__: constructor
-        for constructor in (
-            equal,
-            static,
-            uncertainty,
-            round_robin,
-            random,
-            dwa,
-            geometric,
-            scale_invariant,
-            imtl_l,
-            difficulty,
-            stch,
-            famo,
-            go4align,
-            pcgrad,
-            mgda,
-            gradvac,
-            imtl_g,
-            cagrad,
-            nash,
-            fairgrad,
-            aligned,
-            upgrad,
-            dualproj,
-            config,
-            gradnorm,
-            graddrop,
-            moco,
-            db_mtl,
-            excess,
-            sdmgrad,
-            modo,
-            trimmed_mean,
-            krum,
-        )
-    }
+    {name: constructor for name, constructor in vars(known).items() if not name.startswith("_")}
 )
 
 
