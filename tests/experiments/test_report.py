@@ -1,7 +1,6 @@
 """The report: its numbers are the study's, its page shows no others, its bytes are the same."""
 
 import csv
-import html.parser
 import io
 import json
 import re
@@ -14,16 +13,17 @@ from rich.console import Console
 from scipy import stats
 
 from experiments import cli
+from experiments.page.style import house_style, new_figure
 from experiments.study import fronts
 from experiments.study.config import Arm
 from experiments.study.report import summary as summaries
 from experiments.study.report import write
 from experiments.study.report.labels import label
 from experiments.study.report.rows import COLUMNS
-from experiments.study.report.style import house_style, new_figure
 from experiments.study.report.terminal import study_table
 from experiments.study.results import load
 from tests.experiments import studies
+from tests.experiments.pages import Page, check_form, check_numbers
 
 METHODS = ("pcgrad", "cagrad", "mgda", "nash", "modo")
 BROKEN = {"nash": -1, "modo": 1}
@@ -104,51 +104,6 @@ def any_report(request):
 
 def numbers_of(files):
     return json.loads(files["summary.json"]), json.loads(files["cost.json"])
-
-
-class Page(html.parser.HTMLParser):
-    """A page's elements, and what is wrong with its nesting."""
-
-    VOID = frozenset({"meta", "br", "link", "img", "input", "hr"})
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.wrong, self.elements = [], [], []
-        self.data, self.cells, self.rows, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        self.wrong += self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag == "data":
-            self.data.append([dict(attributes)["value"], ""])
-        if tag == "table":
-            self.rows.append([])
-        if tag == "th" and dict(attributes).get("scope") == "row":
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(f"</{tag}>")
-
-    def handle_data(self, text):
-        if "data" in self.open:
-            self.data[-1][1] += text
-        elif "td" in self.open:
-            self.cells.append(text)
-        elif "th" in self.open and "tbody" in self.open and "span" not in self.open:
-            self.rows[-1][-1] += text
-        if not {"style", "script"} & set(self.open):
-            self.text.append(text)
-
-    def of(self, *tags):
-        return [attributes for tag, attributes in self.elements if tag in tags]
 
 
 def page_of(files):
@@ -417,19 +372,7 @@ def test_an_unwritable_folder_is_one_line(one_seed, tmp_path):
 
 
 def test_the_page_is_well_formed_and_needs_nothing_else(any_report):
-    text = any_report[1]["report.html"].decode()
-    page = Page(text)
-    assert page.wrong == []
-    assert not re.findall(r"https?:|//[a-z]|@import|<link|<img|\bsrc=", text)
-    assert set(re.findall(r"url\((.)", text)) <= {"#"}
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    targets = {a["href"] for a in page.of("a", "use")} | set(re.findall(r"url\((#[^)]*)\)", text))
-    assert targets <= {f"#{name}" for name in ids}
-    assert page.elements[0] == ("html", {"lang": "en"})
-    assert [tag for tag, _ in page.elements if tag in ("h1", "h2", "h3")][:2] == ["h1", "h2"]
-    assert "viewport" in {a.get("name") for a in page.of("meta")}
-    assert not re.search(r"\b(nan|None|inf)\b", "".join(page.text))
+    check_form(any_report[1]["report.html"].decode())
 
 
 def test_every_figure_has_a_text_and_a_caption(planted, four_tasks):
@@ -461,28 +404,10 @@ def test_failed_arms_are_marked(planted):
 def test_every_number_of_the_page_is_in_the_files(any_report):
     _, files = any_report
     page = page_of(files)
-
-    def leaves(x):
-        children = x.values() if isinstance(x, dict) else x if isinstance(x, list) else ()
-        return {x} if isinstance(x, int | float) else set().union(*map(leaves, children))
-
-    in_json = set().union(*map(leaves, numbers_of(files)))
-    in_csv = {
-        float(cell)
-        for name in ("table.csv", "cost.csv")
-        for row in csv.reader(io.StringIO(files[name].decode()))
-        for cell in row
-        if re.fullmatch(r"-?\d+(\.\d+)?(e[+-]\d+)?", cell)
-    }
     assert len(page.data) > 60
-    for value, shown in page.data:
-        assert float(value) in in_csv
-        assert float(value) in in_json or float(value) in (1, 2, 3, 4)  # counts of seeds and trials
-        digits = shown.replace("−", "-").replace(",", "")
-        shown = float(digits.rstrip("%")) / (100 if digits.endswith("%") else 1)
-        assert shown == pytest.approx(float(value), rel=0.06, abs=6e-3)
-    # What is not marked as a number has no digits.
-    assert not [text for text in page.cells if re.search(r"\d", text)]
+    tables = [files[name].decode() for name in ("table.csv", "cost.csv")]
+    # Counts of seeds and trials are of what the JSON lists.
+    check_numbers(page, numbers_of(files), tables, counts={1, 2, 3, 4})
 
 
 def test_names_beside_points_do_not_cover_each_other():

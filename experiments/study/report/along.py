@@ -8,9 +8,10 @@ from jaxtyping import Int
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from experiments.page.style import INK, MUTED, Drawing, new_figure
 from experiments.study.report.curves import Bands
+from experiments.study.report.looks import Look, task_look
 from experiments.study.report.pieces import legend, robust
-from experiments.study.report.style import INK, MUTED, Drawing, Look, new_figure, task_look
 from experiments.study.statistics import Interval
 
 

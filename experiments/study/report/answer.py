@@ -1,9 +1,11 @@
 """What a study was asked and what it answers, in sentences that claim no more than it shows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+
+from experiments.page.words import count, listed
 
 
 def answer(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,14 +61,14 @@ def _question(found: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     setting = found["setting"]
     trials = setting["trials"]
     alike = (
-        f"with {_count(trials['most'], 'trial')} each"
+        f"with {count(trials['most'], 'trial')} each"
         if trials["least"] == trials["most"]
         else f"with {trials['least']} to {trials['most']} trials each"
     )
     return (
         f"Is there a method among {len(told['methods'])} that does better on {setting['problem']} "
         f"than equal weights, or than fixed weights at all, when every arm is tuned on the "
-        f"validation split {alike} and trained with {_count(told['seeds'], 'seed')}?"
+        f"validation split {alike} and trained with {count(told['seeds'], 'seed')}?"
     )
 
 
@@ -96,8 +98,8 @@ def _sentences(
     yield from _nulls(arms, sure, told)
     bad = [name for name, arm in arms.items() if arm["diverged"]]
     if bad:
-        names = [f"{name} ({_count(arms[name]['diverged'], 'seed')})" for name in bad]
-        yield f"Trainings that stopped being finite: {_listed(names)}."
+        names = [f"{name} ({count(arms[name]['diverged'], 'seed')})" for name in bad]
+        yield f"Trainings that stopped being finite: {listed(names)}."
 
 
 def _differing(
@@ -105,7 +107,7 @@ def _differing(
 ) -> str:
     n, differ = len(told["methods"]), told["differ"]
     family = (
-        f"after Holm's correction over {_count(told['tests'], 'test')} (methods and nulls, on "
+        f"after Holm's correction over {count(told['tests'], 'test')} (methods and nulls, on "
         f"each task) at {found['level']:g}"
     )
     if not differ:
@@ -114,14 +116,14 @@ def _differing(
     said = []
     for name in differ:
         parts = [
-            f"{way} on {_listed([t for t, w in sure[name].items() if w == way])}"
+            f"{way} on {listed([t for t, w in sure[name].items() if w == way])}"
             for way in ("better", "worse")
             if way in sure[name].values()
         ]
         said.append(f"{name} ({', '.join(parts)})")
     return (
-        f"Of {_count(n, 'method')}, {len(differ)} differ{'s' * (len(differ) == 1)} from equal "
-        f"weights {family}: {_listed(said)}."
+        f"Of {count(n, 'method')}, {len(differ)} differ{'s' * (len(differ) == 1)} from equal "
+        f"weights {family}: {listed(said)}."
     )
 
 
@@ -133,8 +135,8 @@ def _resolutions(found: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[
             said.append(f"±{width:.{digits(found, task)}f} in {about['metric']} of {task}")
     if said:
         yield (
-            f"A difference has, in the median, an interval of {_listed(said)}: what is smaller "
-            f"cannot be seen with {_count(told['seeds'], 'seed')}."
+            f"A difference has, in the median, an interval of {listed(said)}: what is smaller "
+            f"cannot be seen with {count(told['seeds'], 'seed')}."
         )
 
 
@@ -145,7 +147,7 @@ def _outside(found: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[str]
     elif names:
         verb = "lies" if len(names) == 1 else "lie"
         yield (
-            f"{_listed(names)} {verb} outside the front of {points} static weights: against each "
+            f"{listed(names)} {verb} outside the front of {points} static weights: against each "
             f"of them better on some task (Holm over methods, at {found['level']:g})."
         )
     else:
@@ -166,7 +168,7 @@ def _alone(found: Mapping[str, Any], equal: Mapping[str, Any]) -> Iterator[str]:
                 f"(equal weights {shared['mean']:.{d}f})"
             )
     if said and len(said) <= 6:
-        yield f"Trained alone, {_listed(said)}."
+        yield f"Trained alone, {listed(said)}."
 
 
 def _nulls(
@@ -178,10 +180,10 @@ def _nulls(
     false = [name for name in nulls if sure[name]]
     what = "equal weights again with other keys"
     if false:
-        yield f"A false alarm: {_listed(false)} ({what}) is found to differ."
+        yield f"A false alarm: {listed(false)} ({what}) is found to differ."
     else:
         verb = "is" if len(nulls) == 1 else "are"
-        yield f"{_listed(nulls)} ({what}) {verb} not found to differ."
+        yield f"{listed(nulls)} ({what}) {verb} not found to differ."
 
 
 def _sure(found: Mapping[str, Any], name: str) -> dict[str, str]:
@@ -212,11 +214,3 @@ def _rank(arm: Mapping[str, Any]) -> str:
     if rank["low"] is None:
         return f"{rank['mean']:.1f}"
     return f"{rank['mean']:.1f} [{rank['low']:.1f}, {rank['high']:.1f}]"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -8,21 +8,12 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from experiments.page.style import ACCENTS, INK, MUTED, PAPER, REST, Drawing, new_figure
 from experiments.study.report import along
 from experiments.study.report.curves import Bands
 from experiments.study.report.front import front
+from experiments.study.report.looks import Look, looks
 from experiments.study.report.pieces import legend, robust
-from experiments.study.report.style import (
-    ACCENTS,
-    INK,
-    MUTED,
-    PAPER,
-    REST,
-    Drawing,
-    Look,
-    looks,
-    new_figure,
-)
 
 
 def drawings(

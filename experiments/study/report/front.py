@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.patches import Rectangle
 
+from experiments.page.style import HALO, INK, MUTED, PAPER, REST, Drawing, new_figure
 from experiments.study import fronts
 from experiments.study.report.labels import label
+from experiments.study.report.looks import Look
 from experiments.study.report.pieces import robust
-from experiments.study.report.style import HALO, INK, MUTED, PAPER, REST, Drawing, Look, new_figure
 
 MOST_PAIRS = 6
 """Of tasks, in one figure."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from experiments.study.report.style import HALO, MUTED
+from experiments.page.style import HALO, MUTED
 
 _ANGLES = np.deg2rad(np.arange(0, 360, 15))
 _DISTANCES = (5.0, 10.0, 17.0, 26.0, 38.0, 52.0, 70.0, 92.0, 120.0)

@@ -1,94 +1,56 @@
-"""The page of a report: one HTML file that needs nothing else."""
+"""The page of a study's report: its sections."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from experiments.study.report import markup, tables
-from experiments.study.report.style import Drawing, css_variables, inline_svg, looks
+from experiments.page import markup
+from experiments.page.document import Section, document, figure
+from experiments.page.style import Drawing
+from experiments.study.report import tables
+from experiments.study.report.looks import looks
 
 
 def page(summary: Mapping[str, Any], cost: Mapping[str, Any], drawn: Sequence[Drawing]) -> str:
     """The page, as HTML."""
-    figures = {
-        item.name: markup.figure(item.name, inline_svg(item), item.caption) for item in drawn
-    }
-    problem = escape(summary["setting"]["problem"])
-    sections = list(_sections(summary, cost, figures))
-    contents = "".join(
-        f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title, _ in sections
+    figures = {item.name: figure(item) for item in drawn}
+    answer = summary["answer"]
+    return document(
+        f"Study of {summary['setting']['problem']}",
+        answer["question"],
+        answer["text"],
+        list(_sections(summary, cost, figures)),
+        "Every number of this page is in <code>summary.json</code> and <code>table.csv</code>, "
+        "those of cost in <code>cost.json</code> and <code>cost.csv</code>; what the figures over "
+        "training draw is in <code>curves.csv</code>. The figures are in <code>figures/</code>.",
     )
-    here = Path(__file__)
-    style, script = (here.with_name(f"page.{kind}").read_text() for kind in ("css", "js"))
-    colours = (
-        f":root {{ color-scheme: light dark; {css_variables(dark=False)} --link: #0b5cad; "
-        "--shade: #f3f5f8; --better: #e0f2ea; --worse: #fbe6dc; }\n"
-        "@media (prefers-color-scheme: dark) { :root { "
-        f"{css_variables(dark=True)} --link: #7ab8f5; --shade: #1f252c; --better: #173a2e; "
-        "--worse: #46281a; } }\n"
-    )
-    answer = "\n".join(markup.paragraph(text) for text in summary["answer"]["text"])
-    body = "\n".join(markup.section(*item) for item in sections)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Study of {problem}</title>
-<style>
-{colours}{style}</style>
-</head>
-<body>
-<header>
-<h1>Study of {problem}</h1>
-{markup.paragraph(summary["answer"]["question"], "question")}
-<div class="answer">
-{answer}
-</div>
-</header>
-<nav aria-label="contents"><ol>{contents}</ol></nav>
-<main>
-{body}
-</main>
-<footer>
-<h2>Files</h2>
-<p>Every number of this page is in <code>summary.json</code> and <code>table.csv</code>, those of
-cost in <code>cost.json</code> and <code>cost.csv</code>; what the figures over training draw is in
-<code>curves.csv</code>. The figures are in <code>figures/</code>.</p>
-</footer>
-<script>
-{script}</script>
-</body>
-</html>
-"""
 
 
 def _sections(
     summary: Mapping[str, Any], cost: Mapping[str, Any], figures: Mapping[str, str]
-) -> Iterator[tuple[str, str, list[str]]]:
-    """Name, title and parts of each section that has something to show."""
+) -> Iterator[Section]:
+    """Each section that has something to show."""
 
-    def figure(name: str) -> str:
+    def drawn(name: str) -> str:
         return figures.get(name, "")
 
     kinds = {name: arm["kind"] for name, arm in summary["arms"].items()}
     of_arms = looks(kinds, [name for name in summary["order"] if kinds[name] == "method"])
-    yield "setting", "Setting", [_setting(summary)]
-    yield "results", "Results", [tables.results(summary, of_arms), figure("differences")]
-    front = [figure("front"), tables.front(summary)]
+    yield Section("setting", "Setting", [_setting(summary)])
+    yield Section("results", "Results", [tables.results(summary, of_arms), drawn("differences")])
+    front = [drawn("front"), tables.front(summary)]
     if any(front):
-        yield "front", "The front of static weights", front
-    yield "training", "Training", [figure("training")]
-    conflict = [figure("conflict"), tables.along(summary, of_arms)]
-    yield "conflict", "Conflict along the way", conflict
-    if figure("weights") or figure("residuals"):
-        yield "weights", "Weights along the way", [figure("weights"), figure("residuals")]
-    if figure("profile"):
-        yield "profile", "Performance profile", [figure("profile")]
-    yield "cost", "Cost", [figure("cost"), tables.cost(cost)]
-    tuning = [figure("sensitivity"), tables.trials(summary)]
-    yield "sensitivity", "Sensitivity to tuning", tuning
+        yield Section("front", "The front of static weights", front)
+    yield Section("training", "Training", [drawn("training")])
+    conflict = [drawn("conflict"), tables.along(summary, of_arms)]
+    yield Section("conflict", "Conflict along the way", conflict)
+    if drawn("weights") or drawn("residuals"):
+        yield Section("weights", "Weights along the way", [drawn("weights"), drawn("residuals")])
+    if drawn("profile"):
+        yield Section("profile", "Performance profile", [drawn("profile")])
+    yield Section("cost", "Cost", [drawn("cost"), tables.cost(cost)])
+    tuning = [drawn("sensitivity"), tables.trials(summary)]
+    yield Section("sensitivity", "Sensitivity to tuning", tuning)
 
 
 def _setting(summary: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.lines import Line2D
 
-from experiments.study.report.style import REST, Look
+from experiments.page.style import REST
+from experiments.study.report.looks import Look
 
 
 def legend(figure: Any, of_arms: Mapping[str, Look], shown: Container[str]) -> None:

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from experiments.study.report import markup
+from experiments.page import markup
+from experiments.page.markup import Cell, Column, mean_cell, number, number_cell
+from experiments.page.style import VARIABLES
 from experiments.study.report.answer import digits
-from experiments.study.report.markup import Cell, Column, mean_cell, number, number_cell
-from experiments.study.report.style import VARIABLES, Look
+from experiments.study.report.looks import Look
 
 _KINDS = {
     "equal": "equal weights",

@@ -3,10 +3,10 @@
 import html
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -29,8 +29,6 @@ TASKS = ("#004488", "#bb5566", "#b8860b", "#117733")
 
 HALO = "halo"
 """Begins the names of texts that are written over lines, and stand out from them."""
-
-DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 VARIABLES = {
     INK: "ink",
@@ -109,20 +107,6 @@ class Drawing(NamedTuple):
     caption: str
 
 
-class Look(NamedTuple):
-    """How an arm is drawn in every figure.
-
-    Attributes:
-        colour: its own, or that of the rest.
-        dash: of its lines.
-        told: whether it stands out.
-    """
-
-    colour: str
-    dash: Any
-    told: bool
-
-
 @contextmanager
 def house_style() -> Iterator[None]:
     """Figures made and saved inside have the page's fonts, lines and colours."""
@@ -140,23 +124,12 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return figure
 
 
-def looks(arms: Mapping[str, str], best: Sequence[str]) -> dict[str, Look]:
-    """By arm, how it is drawn: equal weights black, the best methods coloured, the rest grey.
-
-    Args:
-        arms: kinds by name.
-        best: methods that stand out, the first ones first.
-    """
-    found = {name: Look(INK, "-", True) for name, kind in arms.items() if kind == "equal"}
-    for i, name in enumerate(name for name, kind in arms.items() if kind == "single"):
-        found[name] = Look(MUTED, (0, (1 + 3 * i, 1.5)), True)
-    found |= {name: Look(c, "-", True) for name, c in zip(best, ACCENTS, strict=False)}
-    return found | {name: Look(REST, "-", False) for name in arms if name not in found}
-
-
-def task_look(i: int) -> tuple[str, Literal["-", "--", ":", "-."]]:
-    """Colour and dash of task i."""
-    return TASKS[i % len(TASKS)], DASHES[(i + i // len(TASKS)) % len(DASHES)]
+def save_pngs(drawn: Iterable[Drawing], folder: Path) -> None:
+    """Write figures as PNG into a folder, in the place of those that are there."""
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for drawing in drawn:
+        save_png(drawing, folder)
 
 
 def save_png(drawing: Drawing, folder: Path) -> None:
