@@ -16,12 +16,12 @@ from experiments import cli
 from experiments.page.style import house_style, new_figure
 from experiments.study import fronts
 from experiments.study.config import Arm
+from experiments.study.report import grid, write
 from experiments.study.report import summary as summaries
-from experiments.study.report import write
 from experiments.study.report.labels import label
 from experiments.study.report.rows import COLUMNS
 from experiments.study.report.terminal import study_table
-from experiments.study.results import load
+from experiments.study.results import ArmResult, load
 from tests.experiments import studies
 from tests.experiments.pages import Page, check_form, check_numbers
 
@@ -214,6 +214,124 @@ def test_an_unequal_budget_is_said(four_tasks, planted):
     assert "2 for every arm" in "".join(page_of(planted[1]).text)
     chosen = numbers_of(four_tasks[1])[0]["arms"]["cagrad"]["hyperparameters"]
     assert set(chosen) == {"learning_rate", "weight_decay", "cagrad.c"}
+
+
+RATES = (1e-3, 3e-3, 1e-2)
+
+
+def arm_result(trials, chosen, scores=None):
+    """An arm's trials and its choice; scores finite where they are not given."""
+    arm = Arm("a", "method", "pcgrad", {}, trials, ("left",))
+    found = np.zeros((len(trials), 2)) if scores is None else np.array(scores)
+    return ArmResult(arm, found, chosen, *[None] * (len(ArmResult._fields) - 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "chosen", "expected"),
+    [
+        ("learning_rate", RATES, 0, {"values": 3, "end": "least"}),
+        ("learning_rate", RATES, 1, {"values": 3, "end": None}),
+        ("learning_rate", RATES, 2, {"values": 3, "end": "largest"}),
+        ("learning_rate", (3e-3, 1e-2, 1e-3, 3e-3, 1e-2), 4, {"values": 3, "end": "largest"}),
+        ("learning_rate", RATES[:2], 1, {"values": 2, "end": "either"}),
+        ("learning_rate", RATES[:1], 0, None),
+        ("weight_decay", (0.0, 1e-4), 0, {"values": 2, "end": None}),
+        ("weight_decay", (0.0, 1e-4), 1, {"values": 2, "end": "either"}),
+        ("weight_decay", (0.0, 1e-4, 1e-3), 0, {"values": 3, "end": None}),
+        ("weight_decay", (0.0, 1e-4, 1e-3), 2, {"values": 3, "end": "largest"}),
+        ("weight_decay", (1e-5, 1e-4, 1e-3), 0, {"values": 3, "end": "least"}),
+        ("cagrad.c", (0.0, 0.4, 0.8), 0, {"values": 3, "end": "least"}),
+    ],
+)
+def test_where_a_choice_lies_in_its_grid(name, values, chosen, expected):
+    trials = [{"learning_rate": 0.1, "weight_decay": 0.0, name: value} for value in values]
+    assert grid.tuned(arm_result(trials, chosen)) == ({name: expected} if expected else {})
+
+
+def test_rates_that_failed_were_tried_and_an_arm_that_failed_chose_nothing():
+    trials = [{"learning_rate": rate} for rate in RATES]
+    below = arm_result(trials, 1, [[-1, -1], [0, 0], [-np.inf, -np.inf]])
+    assert grid.tuned(below) == {"learning_rate": {"values": 3, "end": None}}
+    assert grid.tuned(arm_result(trials, 0, np.full((3, 2), -np.inf))) == {}
+
+
+def test_choices_at_the_ends_of_a_grid_are_said(tmp_path):
+    """The first trial is the best one of every arm: their order decides what is chosen."""
+
+    def trials(rates, decays=(0.0,), **options):
+        extra = [dict(zip(options, v, strict=True)) for v in zip(*options.values(), strict=True)]
+        return [
+            {"learning_rate": r, "weight_decay": d, **more}
+            for d in decays
+            for r in rates
+            for more in extra or [{}]
+        ]
+
+    low, middle, high = RATES
+    orders = {
+        "pcgrad": trials((high, middle, low)),
+        "cagrad": trials((high, middle, low), **{"cagrad.c": (0.8, 0.2, 0.5)}),
+        "mgda": trials((low, middle, high)),
+        "dwa": trials((middle, low, high), (0.0, 1e-4, 1e-3)),
+        "famo": trials((middle, low, high), (1e-3, 0.0, 1e-4)),
+        "imtl_g": trials((high, low)),
+        "aligned": trials((low,)),
+        "nash": trials((high, middle, low)),
+    }
+    base = trials((high, middle, low))
+    study = studies.config(tuple(orders), seeds=2, trials=base, front=0, steps=20)
+    arms = [Arm(**{**vars(arm), "trials": orders.get(arm.name, arm.trials)}) for arm in study.arms]
+    results = load(studies.write(tmp_path, studies.with_arms(study, arms), {}, {"nash": -1}))
+    found = summaries.summary(results)
+    assert found["arms"]["cagrad"]["grid"] == {
+        "learning_rate": {"values": 3, "end": "largest"},
+        "cagrad.c": {"values": 3, "end": "largest"},
+    }
+    assert found["arms"]["aligned"]["grid"] == found["arms"]["nash"]["grid"] == {}
+    # Equal weights, two single tasks and five methods; nash chose nothing.
+    assert found["grid"]["learning_rate"] == {
+        "arms": 8,
+        "either": 1,
+        "least": {"names": ["mgda"], "values": [low]},
+        "largest": {
+            "names": ["equal", "single:left", "single:right", "pcgrad", "cagrad"],
+            "values": [high],
+        },
+    }
+    said = [text for text in found["answer"]["text"] if "grid" in text]
+    assert said == [
+        "5 of 8 arms chose the largest learning rate tried, 0.01: the grid may end too low.",
+        "1 of 8 arms (mgda) chose the least learning rate tried, 0.001: the grid may begin too "
+        "high.",
+        "With two values tried, either is an end of the grid: what 1 arm chose as learning rate "
+        "does not say whether the grid is wide enough.",
+        "cagrad chose the largest cagrad.c tried, 0.8: the grid may end too low.",
+        "1 of 2 arms (famo) chose the largest weight decay tried, 0.001: the grid may end too low.",
+    ]
+    write(results, tmp_path / "report")
+    files = contents(tmp_path / "report")
+    marks = re.findall(r"(?:least|largest) \w+ tried", "".join(page_of(files).text))
+    assert sorted(marks) == ["largest c tried"] + 5 * ["largest lr tried"] + [
+        "largest wd tried",
+        "least lr tried",
+    ]
+    rows = list(csv.DictReader(io.StringIO(files["table.csv"].decode())))
+    chose = {
+        (row["arm"], row["metric"]): row["value"]
+        for row in rows
+        if row["quantity"] == "chose the largest value tried"
+    }
+    assert chose["cagrad", "cagrad.c"] == chose["famo", "weight_decay"] == "1"
+    assert chose["mgda", "learning_rate"] == chose["dwa", "weight_decay"] == "0"
+
+
+def test_nothing_is_said_of_a_grid_without_choices_at_its_ends(one_seed, tmp_path):
+    assert "grid" not in " ".join(numbers_of(one_seed[1])[0]["answer"]["text"])
+    middle = [{"learning_rate": rate, "weight_decay": 0.0} for rate in (3e-3, 1e-3, 1e-2)]
+    study = studies.config(("pcgrad",), seeds=2, front=0, steps=20, trials=middle)
+    found = summaries.summary(load(studies.write(tmp_path, study)))
+    assert found["grid"]["learning_rate"]["arms"] == 4
+    assert "grid" not in " ".join(found["answer"]["text"])
 
 
 def test_front_and_gain(planted):

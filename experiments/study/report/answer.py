@@ -1,6 +1,6 @@
 """What a study was asked and what it answers, in sentences that claim no more than it shows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,7 @@ def _sentences(
             )
     yield from _alone(found, arms[equal])
     yield from _nulls(arms, sure, told)
+    yield from _ends(found)
     bad = [name for name, arm in arms.items() if arm["diverged"]]
     if bad:
         names = [f"{name} ({count(arms[name]['diverged'], 'seed')})" for name in bad]
@@ -184,6 +185,36 @@ def _nulls(
     else:
         verb = "is" if len(nulls) == 1 else "are"
         yield f"{listed(nulls)} ({what}) {verb} not found to differ."
+
+
+def _ends(found: Mapping[str, Any]) -> Iterator[str]:
+    """Warnings: choices at an end of their grid, and grids of two values, which have no inside."""
+    so = {"largest": "the grid may end too low", "least": "the grid may begin too high"}
+    for key, tried in found["grid"].items():
+        what = key if "." in key else key.replace("_", " ")
+        for end, warning in so.items():
+            names, values = tried[end]["names"], tried[end]["values"]
+            if names:
+                yield (
+                    f"{_part(names, tried['arms'])} chose the {end} {what} tried, "
+                    f"{listed([f'{value:g}' for value in values])}: {warning}."
+                )
+        if tried["either"]:
+            yield (
+                f"With two values tried, either is an end of the grid: what "
+                f"{count(tried['either'], 'arm')} chose as {what} does not say whether the grid is "
+                "wide enough."
+            )
+
+
+def _part(names: Sequence[str], of: int) -> str:
+    """How many of the arms these are; few of many by name."""
+    if of == 1:
+        return names[0]
+    if len(names) == of:
+        return f"All {of} arms"
+    named = f" ({listed(names)})" if len(names) <= 3 else ""
+    return f"{len(names)} of {of} arms{named}"
 
 
 def _sure(found: Mapping[str, Any], name: str) -> dict[str, str]:

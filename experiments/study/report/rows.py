@@ -29,6 +29,12 @@ def rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for task, value in (found["front"]["reference"] or {}).items():
         yield row("reference of hypervolumes", value, task=task)
     yield from (row(name, v) for name, v in found["answer"]["numbers"].items())
+    for name, tried in found["grid"].items():
+        yield row("arms that tried three values or more", tried["arms"], metric=name)
+        yield row("arms that chose one of two values tried", tried["either"], metric=name)
+        for end in ("least", "largest"):
+            chose = len(tried[end]["names"])
+            yield row(f"arms that chose the {end} value tried", chose, metric=name)
     for name in found["order"]:
         for made in _arm_rows(found, found["arms"][name], row):
             yield {**made, "arm": name}
@@ -58,6 +64,10 @@ def _arm_rows(found: Mapping[str, Any], arm: Mapping[str, Any], row: Any) -> Ite
         yield row("outside the static front", int(place["outside"]), p_holm=place["p_holm"])
     for name, value in arm["hyperparameters"].items():
         yield row("hyperparameter", value, metric=name)
+    for name, tried in arm["grid"].items():
+        yield row("values tried", tried["values"], metric=name)
+        for end in ("least", "largest"):
+            yield row(f"chose the {end} value tried", int(tried["end"] == end), metric=name)
     yield row("chosen trial", arm["trial"] + 1)
     for h, trial in enumerate(arm["trials"], 1):
         yield row("validation score of a trial", trial, metric=f"{h}: {trial['short']}")

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from experiments.study import fronts, statistics
+from experiments.study.report import grid
 from experiments.study.report.answer import answer
 from experiments.study.report.curves import RANGES, magnitude_similarity, pairs_mean
 from experiments.study.report.seeds import over_seeds, plain, span, spans
@@ -65,6 +66,7 @@ def summary(results: Results) -> dict[str, Any]:
             "front": against["arms"].get(name),
             "trial": arm.chosen,
             "hyperparameters": dict(arm.arm.trials[arm.chosen]),
+            "grid": grid.tuned(arm),
             "trials": _trials(arm),
             "along": _along(arm, list(tasks)),
         }
@@ -83,6 +85,7 @@ def summary(results: Results) -> dict[str, Any]:
         "profile": _profile(
             values, signs, [n for n in ranked if results.arms[n].arm.kind != "front"]
         ),
+        "grid": grid.ends(arms),
         "arms": arms,
     }
     found = plain(found)

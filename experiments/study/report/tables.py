@@ -35,7 +35,7 @@ def results(summary: Mapping[str, Any], of_arms: Mapping[str, Look]) -> str:
         Column("by task", "Δm, %", "mean over each task's metrics, then over tasks"),
         Column("P(better)", note="than equal weights, for one training of each"),
         Column("front", note="outside: against each static weights better on some task", text=True),
-        Column("hyperparameters", text=True),
+        Column("hyperparameters", note="marked at an end of three or more values", text=True),
         Column("seeds", note="with a result, of the chosen trial"),
     ]
     rows = [
@@ -72,7 +72,7 @@ def _result(summary: Mapping[str, Any], name: str) -> Iterator[Cell]:
         yield mean_cell(arm["delta_m"].get(convention), "+.2f")
     yield mean_cell(arm["improvement"], ".2f")
     yield _place(arm["front"])
-    yield Cell(_hyperparameters(arm["hyperparameters"]), None, "text")
+    yield Cell(_hyperparameters(arm["hyperparameters"]) + _ends(arm["grid"]), None, "text")
     yield number_cell(arm["seeds"], "d")
 
 
@@ -248,7 +248,20 @@ def _place(place: Mapping[str, Any] | None) -> Cell:
 
 def _hyperparameters(chosen: Mapping[str, float]) -> str:
     return ", ".join(
-        f"{escape(_SHORT.get(name, name.rpartition('.')[2]))} {number(value, 'g')}"
+        f"{_short(name)} {number(value, 'g')}"
         for name, value in chosen.items()
         if value or name != "weight_decay"
     )
+
+
+def _ends(grid: Mapping[str, Mapping[str, Any]]) -> str:
+    """Marks of what was chosen at an end of what was tried."""
+    return "".join(
+        _tag(f"{tried['end']} {_short(name)} tried")
+        for name, tried in grid.items()
+        if tried["end"] in ("least", "largest")
+    )
+
+
+def _short(name: str) -> str:
+    return escape(_SHORT.get(name, name.rpartition(".")[2]))
