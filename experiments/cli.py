@@ -268,10 +268,10 @@ def demo(command: Demo, console: Console) -> None:
 
 
 def toy(command: Toy, console: Console) -> None:
-    """Run methods on the toy problem; print, save and draw where they end."""
-    from experiments import toy_report
+    """Run methods on the toy problem; print where they end, and write a report of it."""
+    from experiments.toy import command as toys
 
-    toy_report.run(command, console)
+    toys.run(command, console)
 
 
 def _default_folder(command: Train) -> Path:

@@ -262,7 +262,7 @@ class Toy:
     seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 3
     """Of methods that draw."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/toy")
-    """The folder of toy.json and toy.png."""
+    """The folder of the report."""
 
 
 Command = (

@@ -276,4 +276,4 @@ def ends(paths: Paths) -> list[dict[str, Any]]:
 def _rounded(values: Any, form: str = "{:.4f}") -> Any:
     if np.ndim(values):
         return [_rounded(value, form) for value in values]
-    return float(form.format(values)) if np.isfinite(values) else None
+    return float(form.format(values)) + 0.0 if np.isfinite(values) else None  # no -0.0

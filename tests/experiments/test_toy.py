@@ -1,5 +1,7 @@
 """The toy problem against float64 NumPy, its front, its descents, and its command."""
 
+import csv
+import io
 import json
 import re
 
@@ -11,11 +13,16 @@ import pytest
 from PIL import Image
 
 import jmtl
-from experiments import toy_figure, toy_report
-from experiments.cli import main
+from experiments.cli import UserError, main
 from experiments.commands import Toy, parse
+from experiments.page.style import DPI, WIDTH
 from experiments.problems import toy
+from experiments.toy import figure
+from experiments.toy.command import write
+from experiments.toy.rows import COLUMNS
+from experiments.toy.summary import summary, text
 from jmtl.method import Seen
+from tests.experiments.pages import Page, check_form, check_numbers
 
 POINTS = [*toy.STARTS[:1], *toy.STARTS[2:], (2.0, 1.5), (-3.0, -8.3), (6.9, 0.4), (-6.0, 0.7)]
 
@@ -186,7 +193,7 @@ def test_ends_that_are_not_finite_are_null():
     assert row["end"] == row["losses"] == [None, None]
     assert row["distance"] is None
     assert row["reached"] is False
-    toy_report.text({"ends": toy.ends(paths)})
+    text({"ends": toy.ends(paths)})
 
 
 def test_command(tmp_path, capsys):
@@ -196,19 +203,27 @@ def test_command(tmp_path, capsys):
     assert "not served: krum" in shown
     assert re.search(r"equal +-8\.5, 7\.5 +-8\.30", shown)
     assert "0/2" in shown
-    saved = json.loads((tmp_path / "out" / "toy.json").read_text())
+    assert "No method reaches the front from every start with every seed." in shown
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "report.html",
+        "summary.json",
+        "table.csv",
+        "figures",
+    }
+    saved = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert set(saved["methods"]) == {"equal", "pcgrad"}
-    assert saved["steps"] == 200
-    assert set(saved["versions"]) >= {"python", "jax"}
+    setting = saved["setting"]
+    assert setting["steps"] == 200
+    assert set(setting["versions"]) >= {"python", "jax"}
     assert len(saved["methods"]["pcgrad"]["ends"]) == 10
     for row in saved["methods"]["equal"]["ends"]:
         moved = np.abs(np.subtract(row["end"], row["start"])).max()
         assert 0.18 < moved < 0.3  # Adam moves a little over its rate where gradients grow
         np.testing.assert_allclose(row["losses"], reference(row["end"], 0.1), atol=2e-3)
-    again = parse(saved["command"].split()[3:])
+    again = parse(setting["command"].split()[3:])
     assert again == Toy(("equal", "pcgrad", "krum"), 200, 0.1, 2, tmp_path / "out")
-    with Image.open(tmp_path / "out" / "toy.png") as image:
-        assert image.width == toy_figure.WIDTH
+    with Image.open(tmp_path / "out" / "figures" / "paths.png") as image:
+        assert image.width == WIDTH * DPI
         assert len(image.getcolors()) > 100
 
 
@@ -230,8 +245,157 @@ def test_command_refuses(given, said, tmp_path, capsys):
 
 
 def test_contours_show_both_halves():
-    axis, values = toy_figure.terrain(60)
-    heights = toy_figure.levels(values)
+    axis, values = figure.terrain(60)
+    heights = figure.levels(values)
     assert np.all(np.diff(heights) > 0)
     for half in (values[axis < 0], values[axis > 0]):
         assert np.sum((heights > half.min()) & (heights < half.max())) >= 9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_simplified_line_is_close_to_every_point(seed):
+    rng = np.random.default_rng(seed)
+    line = np.cumsum(rng.normal(0, 0.02, (200, 2)), axis=0)
+    kept = figure.simplified(line, 0.05)
+    assert 2 < len(kept) < 100
+    np.testing.assert_array_equal(kept[[0, -1]], line[[0, -1]])
+    a, chords = kept[:-1], np.diff(kept, axis=0)
+    along = np.einsum("pcx,cx->pc", line[:, None] - a, chords) / (chords**2).sum(axis=1)
+    feet = a + np.clip(along, 0, 1)[..., None] * chords
+    assert np.linalg.norm(line[:, None] - feet, axis=-1).min(axis=1).max() <= 0.05 + 1e-12
+
+
+def test_short_lines_are_simplified():
+    for line in (np.zeros((1, 2)), np.eye(2), np.zeros((3, 2))):
+        np.testing.assert_array_equal(figure.simplified(line), line[:2])
+
+
+# The report --------------------------------------------------------------------------------------
+
+FRONT = np.array([0.0, toy.front(np.array(0.0))])
+
+
+def paths(seeds, missed=(), broken=()):
+    """Straight lines to the front; pairs (seed, start) that stay, and that stop being finite."""
+    time = np.linspace(0, 1, 30)[:, None]
+    starts = np.asarray(toy.STARTS)
+    points = np.stack([start + time * (FRONT - start) for start in starts])
+    points = np.tile(points, (seeds, 1, 1, 1)).astype(np.float32)
+    for seed, start in missed:
+        points[seed, start] = starts[start]
+    for seed, start in broken:
+        points[seed, start, 12:] = np.nan
+    values = np.array([[reference(x, 0.1) for x in ends] for ends in points[:, :, -1]])
+    return toy.Paths(points, values, np.full(values.shape[:2], 1e-7), 0.31, 0.013)
+
+
+PLANTED = {
+    "equal": paths(1, [(0, i) for i in range(5)]),
+    "mgda": paths(1),
+    "imtl_g": paths(1, broken=[(0, 1)]),
+    "pcgrad": paths(3, [(seed, 2) for seed in range(3)]),
+    "random": paths(3, [(2, 2)]),
+}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A report of descents that nobody made: what it found, and its folder."""
+    folder = tmp_path_factory.mktemp("toy")
+    command = Toy(tuple(PLANTED), 29, 0.1, 3, folder)
+    found = summary(command, PLANTED, ["not served: krum: it needs 3 {tasks}"], 2.04, 3.0)
+    write(found, PLANTED, folder)
+    return found, folder
+
+
+def test_the_answer_is_what_was_planted(planted):
+    found = planted[0]
+    assert found["order"] == ["mgda", "random", "imtl_g", "pcgrad", "equal"]
+    assert found["answer"]["every"] == ["mgda"]
+    assert found["answer"]["never"] == ["equal"]
+    assert found["answer"]["by_seed"] == ["random"]
+    assert found["starts"][2] == {"start": [9.0, 9.0], "every": 2, "some": 1, "none": 2}
+    assert found["answer"]["text"] == [
+        "1 of 5 methods reaches the front from every start with every seed: mgda.",
+        "From no start and with no seed: equal.",
+        "2 methods draw at random and had 3 seeds: whether the front is reached depends on the "
+        "seed for random (from (9, 9) with 2 of 3).",
+        "With one seed at least, the front is missed by 3 of 5 methods from (9, 9), 2 from (0, 0), "
+        "1 from (−8.5, 7.5), 1 from (−7.5, −0.5) and 1 from (9, −1).",
+        "45 descents of 29 steps took 2.0 s (3.0 s of processor), of which 1.6 s went into "
+        "compiling 5 programs and 0.1 s into running them.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        (1, "1 method draws at random and had one seed: what depends on the seed cannot be seen."),
+        (3, "1 method draws at random and had 3 seeds: from no start does it depend on the seed"),
+    ],
+)
+def test_one_seed_says_nothing_of_seeds(seeds, said):
+    done = {"pcgrad": paths(seeds), "mgda": paths(1)}
+    found = summary(Toy(("pcgrad", "mgda"), 29, 0.1, seeds), done, [], 1.0, 1.0)
+    text = found["answer"]["text"]
+    assert text[0].startswith("2 of 2 methods reach the front from every start")
+    assert text[1] == "No method misses the front from every start."
+    assert text[2].startswith(said)
+    assert text[3] == "From no start a method misses the front."
+
+
+def test_the_files_hold_the_same_numbers(planted):
+    found, folder = planted
+    assert json.loads((folder / "summary.json").read_text()) == found
+    rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    assert tuple(rows[0]) == COLUMNS
+    at = {
+        (row["method"], row["quantity"], row["start_1"], row["start_2"], row["seed"]): row["value"]
+        for row in rows
+    }
+    assert len(at) == len(rows)
+    assert at["random", "reached", "9.0", "9.0", ""] == "2"
+    assert at["random", "reached", "9.0", "9.0", "2"] == "0"
+    assert float(at["mgda", "end x2", "0.0", "0.0", "0"]) == pytest.approx(FRONT[1], abs=1e-4)
+    assert at["imtl_g", "end x2", "0.0", "0.0", "0"] == at["imtl_g", "f1", "0.0", "0.0", "0"] == ""
+    empty = {row["method"] for row in rows if not row["value"]}
+    assert empty == {"imtl_g"}
+
+
+def test_the_page_is_well_formed_and_has_no_other_numbers(planted):
+    found, folder = planted
+    text = (folder / "report.html").read_text()
+    check_form(text)
+    page = Page(text)
+    assert len(page.data) > 45 * 7
+    check_numbers(page, found, [(folder / "table.csv").read_text()])
+    assert [row.strip() for row in page.rows[0]] == found["order"]
+    assert len(page.rows[1]) == found["setting"]["descents"]
+    for said in found["answer"]["text"]:
+        assert said in page.text
+
+
+def test_the_figure_has_a_text_and_a_caption(planted):
+    _, folder = planted
+    page = Page((folder / "report.html").read_text())
+    (drawn,) = page.of("svg")
+    assert drawn["role"] == "img"
+    assert "The paths of 5 methods from 5 starts" in drawn["aria-label"]
+    assert "reached with mgda and random." in drawn["aria-label"]  # random misses with seed 2 alone
+    assert len(page.of("figcaption")) == 1
+    shown = "".join(page.text)
+    for name, n in {"mgda": 5, "random": 5, "imtl_g": 4, "pcgrad": 4, "equal": 0}.items():
+        assert f"{name}  {n}/5" in shown
+
+
+def test_the_report_has_the_same_bytes_again(planted, tmp_path):
+    found, folder = planted
+    write(found, PLANTED, tmp_path)
+    for path in (p for p in folder.rglob("*") if p.is_file()):
+        assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes(), path.name
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(planted, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file"):
+        write(planted[0], PLANTED, tmp_path / "file")

@@ -1,0 +1,1 @@
+"""The toy problem's command: where methods go from five starts, in a report of its own."""
