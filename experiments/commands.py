@@ -242,7 +242,7 @@ class Dial:
     devices: Annotated[int | None, _shown("all; of a CPU one a core")] = None
     """Devices that share a call."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/dial")
-    """The folder of the trainings, dial.json, table.csv and dial.png."""
+    """The folder of the trainings and the report."""
     data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
     """The folder of all data sets."""
     resume: bool = False

@@ -1,11 +1,11 @@
 """`python -m experiments dial`: the grid trained, compared and drawn.
 
-dial.json holds every cell's numbers with six digits, table.csv its comparisons, dial.png the
-figure; the trainings lie in a study's folder for each width.
+report.html is the page to read; summary.json holds its numbers with six digits, table.csv every
+cell's comparisons, methods.csv the methods over all cells. The trainings lie in a study's folder
+for each width.
 """
 
-import csv
-import io
+import itertools
 import json
 import shlex
 from collections.abc import Iterator, Mapping
@@ -17,23 +17,25 @@ from rich.console import Console
 from experiments.commands import Dial as Command
 from experiments.dial import config, figure, results, sentences
 from experiments.dial.config import Dial
+from experiments.dial.page import page
 from experiments.errors import UserError
+from experiments.page.files import csv_text, json_text, report_folder, write_text
+from experiments.page.style import house_style, save_pngs
 from experiments.study import run as runs
 from experiments.study.command import parse_seeds
 from experiments.study.devices import choose, saved_devices
 from experiments.study.progress import progress
 from experiments.study.report.seeds import plain
-from experiments.study.report.style import house_style, save_png
 from jmtl.train import records
 
 COLUMNS = (
-    "width", "conflict", "scale", "comparison", "chosen", "mean", "low", "high", "p", "p_holm",
-    "seeds", "conflict_rate", "cosine", "norm_ratio",
+    "width", "conflict", "scale", "comparison", "measure", "chosen", "mean", "low", "high", "p",
+    "p_holm", "seeds", "conflict_rate", "cosine", "norm_ratio",
 )  # fmt: skip
 
 
 def run(command: Command, console: Console) -> None:
-    """Train what is not there yet of a dial; write dial.json, table.csv and the figure.
+    """Train what is not there yet of a dial; write its report.
 
     Raises:
         UserError: one line, before anything is trained where that is possible.
@@ -74,37 +76,45 @@ def run(command: Command, console: Console) -> None:
 
 
 def write(folder: Path, console: Console) -> None:
-    """Write what a finished dial found, and print it."""
+    """Write the report of a finished dial, and print what it found.
+
+    Raises:
+        UserError: there is none, or the folder cannot be written to.
+    """
     found = plain(results.find(folder))
     found["answer"] = sentences.answer(found)
-    records.write_json(folder / "dial.json", found)
-    (folder / "table.csv").write_text(table(found))
-    with house_style():
-        save_png(figure.draw(found), folder)
+    with report_folder(folder), house_style():
+        write_text(folder / "summary.json", json_text(found))
+        write_text(folder / "table.csv", csv_text(COLUMNS, _rows(found)))
+        write_text(folder / "methods.csv", csv_text(("method", "mean", "chosen"), _methods(found)))
+        drawn = [figure.draw(found)]
+        save_pngs(drawn, folder / "figures")
+        write_text(folder / "report.html", page(found, drawn))
     for text in found["answer"]:
         console.print(text, highlight=False, soft_wrap=True)
-    console.print(f"dial.json, table.csv and dial.png: {folder}", soft_wrap=True, highlight=False)
-
-
-def table(found: Mapping[str, Any]) -> str:
-    """Every cell's comparisons as CSV."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_rows(found))
-    return buffer.getvalue()
+    said = f"report.html, with summary.json, table.csv, methods.csv and figures/: {folder}"
+    console.print(said, soft_wrap=True, highlight=False)
 
 
 def _rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for cell in found["cells"]:
-        for name, compared in cell["compared"].items():
-            family = results.COMPARISONS[name][0]
+    """Every cell's comparisons by both measures."""
+    for cell, measure in itertools.product(found["cells"], ("compared", "compared by error")):
+        for name, compared in cell[measure].items():
+            chosen = {}
+            if measure == "compared":
+                chosen["chosen"] = next(iter(cell["chosen"][name.split(" − ")[0]]))
             yield {
                 **{key: cell[key] for key in COLUMNS if key in cell},
                 "comparison": name,
-                "chosen": next(iter(cell["chosen"][family])),
+                "measure": {"compared": "metric", "compared by error": "error"}[measure],
+                **chosen,
                 **{key: value for key, value in compared.items() if key in COLUMNS},
             }
+
+
+def _methods(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, method in found["methods"].items():
+        yield {"method": name, **method}
 
 
 def command_line(command: Command) -> str:

@@ -36,7 +36,7 @@ class Dial(NamedTuple):
     steps: int
     evaluate_every: int
     batch_size: int
-    devices: int
+    devices: int = 1
 
 
 def check(dial: Dial) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
 from experiments.dial.sentences import answer, sure
-from experiments.study.report.style import INK, MUTED, PAPER, Drawing, new_figure
+from experiments.page.style import INK, MUTED, PAPER, Drawing, new_figure
 
 TITLES = {
     "surgery − equal": "gradient surgery − equal weights",
@@ -59,7 +59,11 @@ def draw(found: Mapping[str, Any]) -> Drawing:
     bar.set_label(
         "mean gain over the four tasks; bold: shown after Holm's correction, pale: not shown"
     )
-    return Drawing("dial", figure, " ".join(answer(found)), "")
+    caption = (
+        "Each cell: the mean gain over the four tasks in percent, and the method chosen most "
+        "often. What is coloured and bold holds after Holm's correction over the cells of its row."
+    )
+    return Drawing("dial", figure, " ".join(answer(found)), caption)
 
 
 def _mappable(norm: Any) -> Any:

@@ -90,7 +90,18 @@ def find(folder: Path) -> dict[str, Any]:
         "failed": failed,
         "level": LEVEL,
         "alone": alone,
+        "methods": {name: _over_cells(cells, name) for name in dial.methods},
         "cells": cells,
+    }
+
+
+def _over_cells(cells: Sequence[Mapping[str, Any]], method: str) -> dict[str, Any]:
+    """A method's mean difference to the best fixed weight, and how often it was chosen."""
+    means = [cell["methods"][method]["mean"] for cell in cells]
+    family = config.family(method)
+    return {
+        "mean": float(np.mean([mean for mean in means if mean is not None])),
+        "chosen": sum(cell["chosen"][family].get(method, 0) for cell in cells),
     }
 
 

@@ -51,14 +51,12 @@ def _compared(found: Mapping[str, Any], name: str) -> str:
         f"worse in {np.sum(ways < 0)}, and in the other {np.sum(ways == 0)} no difference is shown"
     ]
     if len(scales := found["dial"]["scales"]) > 1:
-        parts.append(
-            "by scale "
-            + ", ".join(
-                f"s = {s:g}: {np.sum(ways[at] > 0)} better, {np.sum(ways[at] < 0)} worse"
-                for s in scales
-                for at in [np.array([cell["scale"] == s for cell in cells])]
-            )
-        )
+        by_scale = [
+            f"s = {s:g}: {np.sum(ways[at] > 0)}/{np.sum(ways[at] < 0)}".replace("-", "−")
+            for s in scales
+            for at in [np.array([cell["scale"] == s for cell in cells])]
+        ]
+        parts.append(f"better/worse by scale: {', '.join(by_scale)}")
     parts.append(f"on average over all cells {percent(float(np.nanmean(means)))}")
     for sign, word in ((1, "most"), (-1, "least")):
         if (ways == sign).any():

@@ -22,6 +22,7 @@ from experiments.problems.digit_attributes import PROBLEM
 from experiments.study.config import programs
 from jmtl.data.multi_digits import source_rows
 from jmtl.tasks import task_losses
+from tests.experiments.pages import Page, check_form, check_numbers
 
 TINY = shlex.split(
     "dial --conflicts 0 1 --scales 0 2 --widths 3 --methods pcgrad famo --learning-rates 0.01 "
@@ -131,7 +132,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command_writes_what_it_says(finished: Path) -> None:
-    found = json.loads((finished / "a" / "dial.json").read_text())
+    found = json.loads((finished / "a" / "summary.json").read_text())
     assert found["trainings"] == 3 * (3 * 4 + 5 + 2 * 4)
     assert [(cell["conflict"], cell["scale"]) for cell in found["cells"]] == [
         (0, 0), (0, 2), (1, 0), (1, 2)
@@ -139,12 +140,30 @@ def test_the_command_writes_what_it_says(finished: Path) -> None:
     assert len(found["answer"]) == len(results.COMPARISONS) + 1
     rows = (finished / "a" / "table.csv").read_text().splitlines()
     assert rows[0] == ",".join(COLUMNS)
-    assert len(rows) == 1 + 4 * len(results.COMPARISONS)
+    assert len(rows) == 1 + 2 * 4 * len(results.COMPARISONS)
     for cell in found["cells"]:
         assert sum(cell["chosen"]["surgery"].values()) == 3
         # The gradient of parity is larger where its loss is.
         assert (cell["norm_ratio"] > 10) == (cell["scale"] == 2)
-    assert (finished / "a" / "dial.png").read_bytes()[1:4] == b"PNG"
+    assert (finished / "a" / "figures" / "dial.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_the_page_is_whole_and_its_numbers_are_in_the_files(finished: Path) -> None:
+    folder = finished / "a"
+    text = (folder / "report.html").read_text()
+    check_form(text)
+    found = json.loads((folder / "summary.json").read_text())
+    tables = [(folder / name).read_text() for name in ("table.csv", "methods.csv")]
+    read = Page(text)
+    # The grid itself is in no table.
+    numbers = [n for name in ("steps", "batch_size") for n in [found["dial"][name]]]
+    seeds = len(found["dial"]["seeds"])
+    grid = [*found["dial"]["learning_rates"], seeds, found["trainings"], found["failed"]]
+    tables.append("\n".join(map(str, [*numbers, *grid])))
+    check_numbers(read, found, tables, counts=(seeds,))
+    alternatives = [a["aria-label"] for a in read.of("svg")]
+    assert len(alternatives) == 1
+    assert "Gradient surgery is" in alternatives[0]
 
 
 def test_resumed_it_is_the_same_to_the_byte(finished: Path, capsys: Any) -> None:
