@@ -53,7 +53,7 @@ Measure = Literal["metric", "error"]
 
 
 def find(folder: Path) -> dict[str, Any]:
-    """What dial.json holds: the grid, every cell's comparisons, and what was measured of it.
+    """What summary.json holds: the grid, every cell's comparisons, and what was measured of it.
 
     Raises:
         UserError: there is no finished dial in the folder.
