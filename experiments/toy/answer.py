@@ -105,4 +105,4 @@ def _starts(found: Mapping[str, Any]) -> str:
     more = [f"{missed[0][0]} of {count(n, 'method')} from {missed[0][1]}", *said[1:]]
     rest = len(missed) - len(said)
     others = f", and by none from the other {count(rest, 'start')}" if rest else ""
-    return f"With one seed at least, the front is missed by {listed(more)}{others}."
+    return f"With at least one seed the front is missed by {listed(more)}{others}."

@@ -38,7 +38,7 @@ def _setting(setting: Mapping[str, Any]) -> str:
         (
             "losses",
             f"{number(setting['scale'], 'g')} f₁ and f₂, of a point (x₁, x₂); methods see them "
-            "less their lower bounds, which are positive and have the same gradients",
+            "minus their lower bounds: positive, with the same gradients",
         ),
         ("starts", starts),
         (

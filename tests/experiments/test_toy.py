@@ -320,7 +320,7 @@ def test_the_answer_is_what_was_planted(planted):
         "From no start and with no seed: equal.",
         "2 methods draw at random and had 3 seeds: whether the front is reached depends on the "
         "seed for random (from (9, 9) with 2 of 3).",
-        "With one seed at least, the front is missed by 3 of 5 methods from (9, 9), 2 from (0, 0), "
+        "With at least one seed the front is missed by 3 of 5 methods from (9, 9), 2 from (0, 0), "
         "1 from (−8.5, 7.5), 1 from (−7.5, −0.5) and 1 from (9, −1).",
         "45 descents of 29 steps took 2.0 s (3.0 s of processor), of which 1.6 s went into "
         "compiling 5 programs and 0.1 s into running them.",

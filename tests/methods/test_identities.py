@@ -38,8 +38,10 @@ def close(found: np.ndarray, expected: np.ndarray, limit: Any = 1e-5, name: str 
 def limits(name: str, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """1e-5, let out where a float32 Gramian cannot say more, `[COUNT]`."""
     loss = np.ones(len(rows))
+    if name in ("imtl_g", "config"):  # both invert the cosines
+        loss = 0.02 * np.linalg.cond(units(rows)) ** 2
     if name == "imtl_g":  # Σ w = 1 amplifies rounding where the weights cancel
-        loss = np.abs(weights).sum(axis=1)
+        loss = loss * np.abs(weights).sum(axis=1)
     if name == "aligned":  # its scale is the smallest eigenvalue
         loss = 0.04 * np.linalg.cond(rows) ** 2
     return 1e-5 * np.maximum(loss, 1.0)

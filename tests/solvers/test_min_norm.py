@@ -101,10 +101,20 @@ def test_one_task():
 
 def test_scale_free():
     problems = draw(8, 48, 7)
+
+    def update(weights):
+        return np.einsum("bk,bkn->bn", np.asarray(weights, np.float64), problems.jacobians)
+
     weights, _ = solve_many(problems.cosine, problems.norms)
+    # Where the hull holds 0 many weights give it, and rounding picks among them.
+    lengths = np.linalg.norm(update(weights), axis=1)
+    determined = lengths > 1e-4 * problems.norms.min(axis=1)
+    assert 12 < determined.sum() < 48
     for scale in (1e-12, 1e12):  # rounds the norms
         scaled, residual = solve_many(problems.cosine, problems.norms * np.float32(scale))
-        np.testing.assert_allclose(scaled, weights, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(scaled[determined], weights[determined], rtol=0, atol=1e-5)
+        moved = np.linalg.norm(update(scaled) - update(weights), axis=1)
+        assert np.max(moved / problems.norms.max(axis=1)) <= 2e-6
         assert np.max(residual) <= 1e-5
     for scale in (2.0**-40, 2.0**40):  # does not
         scaled, _ = solve_many(problems.cosine, problems.norms * np.float32(scale))
