@@ -15,10 +15,10 @@ demo: $(VENV)/.ready  ## train MultiDigits with PCGrad and with equal weights, c
 	$(BIN)/python -m experiments demo
 
 test: $(VENV)/.ready-dev  ## the suite, in minutes
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-all: $(VENV)/.ready-dev  ## the suite with what is slow
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.ready-dev  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -85,7 +85,7 @@ def test_interrupted_at_the_first_or_the_last_record(
     assert left_behind(tmp_path) == left_behind(wholes(config))
 
 
-def test_programs_compiled_anew_give_the_same_bits(tmp_path, monkeypatch):
+def test_programs_compiled_anew_give_the_same_bits(tmp_path, monkeypatch, compiled_anew):
     tiny.install(monkeypatch, shared=False)
     config = config_of("uncertainty+pcgrad", steps=20)
     train(config, tmp_path / "whole")
