@@ -3,12 +3,13 @@
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 
 # Level 0: the suite compiles some thousand small programs and runs each for milliseconds.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-).strip()
+FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
+if version("jaxlib").startswith("0.10."):  # compiles in half the time; 0.12 knows no such flag
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 
 # One compilation of a program for all workers and for the commands that tests start.
 CACHE = None
