@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from experiments import origin, parts, run, show
+from experiments import hosts, origin, parts, run, show
 from experiments.commands import (
     Demo,
     Dial,
@@ -167,7 +167,14 @@ def _names_method(command: Train, saved: RunConfig) -> bool:
 
 
 def train(command: Train, console: Console) -> None:
-    """Train one run and print its summary."""
+    """Train one run and print its summary, from one process of several."""
+    with hosts.joined(
+        command.coordinator, command.processes, command.process_id, command.distributed
+    ):
+        _train(command, console if hosts.primary() else Console(quiet=True))
+
+
+def _train(command: Train, console: Console) -> None:
     folder = command.out
     problem = find_problem(command.problem)
     saved = None

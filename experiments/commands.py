@@ -91,6 +91,14 @@ class Train:
     """Devices that share a batch."""
     parallel: Annotated[Literal["jit", "pmap"] | None, _shown("jit", "{jit,pmap}")] = None
     """How they do: a mesh under jit, or pmap with a named axis."""
+    coordinator: Annotated[str | None, _shown("one process", "HOST:PORT")] = None
+    """Of process 0 of several that train together, one on each host; the same in all."""
+    processes: Annotated[int | None, _shown("one process")] = None
+    """How many train together."""
+    process_id: Annotated[int | None, _shown("one process")] = None
+    """Which of them this is, from 0."""
+    distributed: bool = False
+    """Several processes, as TPU pods, Slurm, Open MPI or Kubernetes say in their environment."""
     out: Annotated[Path | None, _shown("runs/PROBLEM-METHOD-SEED", "DIR")] = None
     """The folder of the run."""
     data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import jmtl
-from experiments import origin
+from experiments import hosts, origin
 from experiments.config import (
     MAY_CHANGE,
     RunConfig,
@@ -199,6 +199,7 @@ def train(
         raise UserError(
             f"{folder} holds checkpoints of a run without its config.json: name another --out"
         )
+    hosts.together("looked into the folder")  # before process 0 writes there
     method = method_of(config, problem)
     try:
         on_devices = shell(config.parallel, config.devices)  # type: ignore[arg-type]
@@ -209,7 +210,7 @@ def train(
     model_of(config, problem)
     try:
         with _not_left_empty(folder):
-            records.check_writable(folder, jax.process_index() == 0)
+            records.check_writable(folder, hosts.primary())
             return _train(
                 config, problem, method, on_devices, folder, data_dir, resume, watcher, log
             )
@@ -243,7 +244,7 @@ def _train(
     watcher: Watcher,
     log: Sequence[str],
 ) -> dict[str, Any]:
-    primary = jax.process_index() == 0
+    primary = hosts.primary()
     splits = open_splits(problem, data_dir)
     training = splits("train")
     if config.input == "auto":
@@ -301,7 +302,7 @@ def _train(
         "seed": config.seed,
         "steps": int(state.step),
         "test": scores(config, problem, state, splits("test")),
-        "final_losses": _last_losses(folder),
+        "final_losses": _last_losses(folder) if primary else None,
         "params_norm": float(jax.jit(jmtl.global_norm)(state.params)),
         "params_sha256": checkpoint.digest(state.params),
         "versions": records.versions(),
