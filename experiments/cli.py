@@ -194,6 +194,7 @@ def _train(command: Train, console: Console) -> None:
             resume=command.resume,
             watcher=bar(config.method),
             log=command.log,
+            profile=command.profile,
         )
     title = f"{problem.name}, test split, after {summary['steps']:,} steps, seed {config.seed}"
     console.print(show.scores_table(title, {config.method: summary["test"]}))

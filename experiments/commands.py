@@ -111,6 +111,8 @@ class Train:
     """Continue the run in --out from its newest whole checkpoint."""
     summary: bool = False
     """Print the model: parameters by encoder and head, and shapes."""
+    profile: bool = False
+    """Trace the third to fifth dispatch, for Perfetto and XProf, into profile/ of the run."""
 
 
 @dataclasses.dataclass(frozen=True)

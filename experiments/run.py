@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import jmtl
-from experiments import hosts, origin
+from experiments import hosts, origin, tracing
 from experiments.config import (
     MAY_CHANGE,
     RunConfig,
@@ -168,6 +168,7 @@ def train(
     resume: bool,
     watcher: Watcher,
     log: Sequence[str] = (),
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Train a run to its last step and write its records.
 
@@ -178,6 +179,7 @@ def train(
         resume: continue from the newest usable checkpoint.
         watcher: who is told.
         log: "tensorboard", "wandb": where metrics go beside metrics.jsonl.
+        profile: whether a few dispatches are traced, into the folder's profile/.
 
     Returns:
         What `summary.json` holds.
@@ -211,8 +213,9 @@ def train(
     try:
         with _not_left_empty(folder):
             records.check_writable(folder, hosts.primary())
+            trace = folder / "profile" if profile and hosts.primary() else None
             return _train(
-                config, problem, method, on_devices, folder, data_dir, resume, watcher, log
+                config, problem, method, on_devices, folder, data_dir, resume, watcher, log, trace
             )
     except (records.OutputError, checkpoint.CheckpointError) as error:
         raise UserError(str(error)) from error
@@ -243,6 +246,7 @@ def _train(
     resume: bool,
     watcher: Watcher,
     log: Sequence[str],
+    trace: Path | None,
 ) -> dict[str, Any]:
     primary = hosts.primary()
     splits = open_splits(problem, data_dir)
@@ -277,16 +281,19 @@ def _train(
 
         try:
             run = _runner(config, problem, method, on_devices, training, compiling)
-            placed = fit(
-                on_devices.place(state),
-                run,
-                start=start,
-                stop=config.steps,
-                every=config.steps_per_dispatch,
-                report=report,
-                save=lambda step, placed: checkpoint.save(handle, step, on_devices.unplace(placed)),
-                save_every=config.checkpoint_every,
-            )
+            with tracing.traced(run, trace, watcher.note) as run:
+                placed = fit(
+                    on_devices.place(state),
+                    run,
+                    start=start,
+                    stop=config.steps,
+                    every=config.steps_per_dispatch,
+                    report=report,
+                    save=lambda step, placed: checkpoint.save(
+                        handle, step, on_devices.unplace(placed)
+                    ),
+                    save_every=config.checkpoint_every,
+                )
         except TrainingFailed as failure:
             checkpoint.wait(handle)
             raise UserError(_blame(failure, problem, config, folder, handle)) from failure
@@ -448,7 +455,8 @@ def _runner(
     compiled: dict[int, Any] = {}
 
     def run(state: TrainState, first: int, steps: int) -> Any:
-        given = feed(first, steps)
+        with jax.profiler.TraceAnnotation("feed"):
+            given = feed(first, steps)
         if steps not in compiled:
             began = time.perf_counter()
             compiled[steps] = on_devices.compile(step, problem.to_batch, state, given, steps, rows)
