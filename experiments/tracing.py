@@ -30,6 +30,8 @@ def traced(run: Run, folder: Path | None, note: Callable[[str], None]) -> Iterat
         yield run
         return
     done, tracing = 0, False
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # every call of Python would bury what is looked for
 
     def stop() -> None:
         nonlocal tracing
@@ -40,7 +42,7 @@ def traced(run: Run, folder: Path | None, note: Callable[[str], None]) -> Iterat
     def annotated(state: Any, first: int, steps: int) -> Any:
         nonlocal done, tracing
         if done == FIRST:
-            jax.profiler.start_trace(folder, create_perfetto_trace=True)
+            jax.profiler.start_trace(folder, create_perfetto_trace=True, profiler_options=options)
             tracing = True
         elif done == LAST:
             stop()

@@ -1,7 +1,6 @@
 """The command line: what it prints and leaves, and bad input in one line with exit code 2."""
 
 import dataclasses
-import gzip
 import json
 import os
 import shutil
@@ -298,18 +297,6 @@ def test_a_disk_without_room(limit, tmp_path, data_dir, compiled_anew):
         assert not (tmp_path / "out").exists()
     else:
         assert "the checkpoint of step 20 could not be written" in lines[0]
-
-
-def test_a_trace_of_a_few_dispatches(tmp_path, data_dir, capsys):
-    out = tmp_path / "out"
-    assert main(train(data_dir, out, "--steps", "600", "--profile")) == 0
-    assert "a trace of dispatches 3 to 5:" in " ".join(capsys.readouterr().out.split())
-    (path,) = out.glob("profile/plugins/profile/*/perfetto_trace.json.gz")
-    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-    names = [event.get("name") for event in events]
-    assert names.count("dispatch") == names.count("feed") == 3
-    assert main(train(data_dir, tmp_path / "short", "--profile")) == 0
-    assert "no trace: it begins at dispatch 3" in " ".join(capsys.readouterr().out.split())
 
 
 # A run in the folder
