@@ -1,8 +1,9 @@
 """The command line: `python -m experiments COMMAND`; the commands are in `experiments.commands`."""
 
 import dataclasses
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from experiments.commands import (
 )
 from experiments.config import RunConfig, find_problem, method_options, rate_factors
 from experiments.errors import UserError
+from experiments.labels import check_split
 from experiments.problems import PROBLEMS
 from jmtl.methods import METHODS
 from jmtl.nn import ENCODERS
@@ -198,6 +200,7 @@ def _train(command: Train, console: Console) -> None:
         )
     title = f"{problem.name}, test split, after {summary['steps']:,} steps, seed {config.seed}"
     console.print(show.scores_table(title, {config.method: summary["test"]}))
+    _say_what_is_missing(summary["test"], "test", console)
     console.print(f"{summary['seconds']:.1f} s on {summary['devices']}", highlight=False)
     _where(folder, config, command.data_dir, console)
 
@@ -247,9 +250,20 @@ def evaluate(command: Evaluate, console: Console) -> None:
     """Evaluate the newest checkpoint of a run on a split."""
     config, split, found = _newest(command, console)
     problem = find_problem(config.problem)
+    check_split(problem, split, command.split, all_tasks=False)
     scores = run.scores(config, problem, found.state, split)
     title = f"{problem.name}, {command.split} split, after {found.step:,} steps"
     console.print(show.scores_table(title, {config.method: scores}))
+    _say_what_is_missing(scores, command.split, console)
+
+
+def _say_what_is_missing(
+    scores: Mapping[str, Mapping[str, float]], split: str, console: Console
+) -> None:
+    """Name the tasks whose scores are means of nothing."""
+    for task, metrics in scores.items():
+        if all(map(math.isnan, metrics.values())):
+            console.print(f"no score for {task}: the {split} split has no label for it")
 
 
 def study(command: Study, console: Console) -> None:

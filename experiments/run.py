@@ -26,6 +26,7 @@ from experiments.config import (
     make_method,
 )
 from experiments.errors import UserError
+from experiments.labels import check_split
 from experiments.parts import (
     build_model,
     build_optimizer,
@@ -250,11 +251,16 @@ def _train(
 ) -> dict[str, Any]:
     primary = hosts.primary()
     splits = open_splits(problem, data_dir)
-    training = splits("train")
+    training, test = splits("train"), splits("test")
     if config.input == "auto":
         small = source.nbytes(training) <= RESIDENT_BYTES
         config = dataclasses.replace(config, input="resident" if small else "stream")
     state = _fitting_state(config, problem, method, training)
+    whole = config.input == "resident"
+    if whole:
+        training = source.as_arrays(training)
+    check_split(problem, training, "train", whole)
+    check_split(problem, test, "test", whole, all_tasks=False)
     handle = checkpoint.open_checkpoints(folder / "checkpoints")
     try:
         start = 0
@@ -308,7 +314,7 @@ def _train(
         "method": config.method,
         "seed": config.seed,
         "steps": int(state.step),
-        "test": scores(config, problem, state, splits("test")),
+        "test": scores(config, problem, state, test),
         "final_losses": _last_losses(folder) if primary else None,
         "params_norm": float(jax.jit(jmtl.global_norm)(state.params)),
         "params_sha256": checkpoint.digest(state.params),

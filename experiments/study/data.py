@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.across import place
+from experiments.labels import check_split
 from experiments.parts import example_of, open_splits
 from experiments.problem import Problem
 from experiments.study import training
@@ -33,10 +34,13 @@ def open_data(problem: Problem, data_dir: Path, devices: int) -> Data:
     """A problem's splits, put on the devices.
 
     Raises:
-        UserError: the data cannot be had, or it has no validation split.
+        UserError: the data cannot be had, it has no validation split, or labels that its tasks do
+            not take.
     """
     splits = open_splits(problem, data_dir)
     found = {name: splits(name) for name in ("train", "validation", "test")}
+    for name, split in found.items():
+        check_split(problem, split, name)
 
     def placed(tree: Any) -> Any:
         return place(tree, devices, shared=True)

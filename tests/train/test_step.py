@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jmtl.data.indices import batch_indices
 from jmtl.data.loading import stream
 from jmtl.method import Answer, Method, stateless
 from jmtl.nn import make_encoder, make_heads, model
-from jmtl.tasks import classification, regression
+from jmtl.tasks import classification, regression, task_losses
 from jmtl.train.parallel import shell, start_of
 from jmtl.train.state import init_state
 from jmtl.train.step import make_step
@@ -216,6 +217,35 @@ def test_a_batch_without_a_tasks_labels_does_nothing_to_it(method):
     again, metrics = compiled(method)(new, batch_of(1))
     assert int(again.step) == 2
     assert np.isfinite(metrics.losses).all()
+
+
+def test_with_nine_of_ten_labels_missing_the_expected_gradient_is_that_of_all():
+    rows = 20
+    b = batch_of(0, rows)
+    params, model_state = toy.start(PLAIN, EQUAL)[1:3]
+    net = toy.net(PLAIN)
+
+    def task_gradients(here):
+        """Of the shared parameters `[K, ...]`, where both labels are in the rows of a mask."""
+
+        def losses(shared):
+            outputs, _ = net.apply({**params, "shared": shared}, model_state, b.inputs, True)
+            given = b._replace(present={"kind": here, "size": here})
+            return jnp.stack(task_losses(TASKS, outputs, given))
+
+        return jmtl.value_and_task_grads(losses)(params["shared"])[1]
+
+    # Every way to keep 2 of 20 labels, each as likely as the others.
+    pairs = np.array(list(itertools.combinations(range(rows), 2)))
+    masks = (np.arange(rows) == pairs[..., None]).any(1)
+    every = jax.device_get(jax.jit(jax.vmap(task_gradients))(masks))
+    expected = jax.device_get(jax.jit(task_gradients)(np.ones(rows, bool)))
+    for some, whole in zip(jax.tree.leaves(every), jax.tree.leaves(expected), strict=True):
+        scale = np.abs(whole).max()
+        np.testing.assert_allclose(some.mean(0), whole, atol=1e-5 * scale)
+        assert np.abs(some - whole).max() > 0.1 * scale
+    none = jax.jit(task_gradients)(np.zeros(rows, bool))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(none))
 
 
 # What a method observes
