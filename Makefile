@@ -11,7 +11,7 @@ WORKERS ?= 2
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
-demo: $(VENV)/.ready  ## train MultiDigits with PCGrad and with equal weights, compare them
+demo: $(VENV)/.ready  ## the study in small: 12 methods, 5 seeds, single tasks, static weights, a report
 	$(BIN)/python -m experiments demo
 
 test: $(VENV)/.ready-dev  ## the suite, in minutes
