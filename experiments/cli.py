@@ -30,7 +30,7 @@ from experiments.errors import UserError
 from experiments.labels import check_split
 from experiments.problems import PROBLEMS
 from jmtl.methods import METHODS
-from jmtl.nn import ENCODERS
+from jmtl.nn import ENCODERS, SHARINGS
 from jmtl.nn import summary as model_summary
 from jmtl.train import checkpoint
 
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def list_(console: Console) -> None:
-    """Print problems, methods and encoders, one line each."""
+    """Print problems, methods, encoders and ways of sharing, one line each."""
     problems = [
         (
             problem.name,
@@ -95,7 +95,16 @@ def list_(console: Console) -> None:
         (name, (constructor.__doc__ or "").strip().splitlines()[0])
         for name, constructor in ENCODERS.items()
     ]
-    listed = (("problems", problems), ("methods", methods), ("encoders", encoders))
+    sharings = [
+        (name, (constructor.__doc__ or "").strip().splitlines()[0])
+        for name, constructor in SHARINGS.items()
+    ]
+    listed = (
+        ("problems", problems),
+        ("methods", methods),
+        ("encoders", encoders),
+        ("sharing", sharings),
+    )
     for title, rows in listed:
         console.print(title, style="bold")
         wide = max(len(name) for name, _ in rows)
@@ -140,7 +149,7 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
         )
     else:
         base = saved
-    same = {field.name for field in dataclasses.fields(RunConfig)} - {"method_options"}
+    same = {field.name for field in dataclasses.fields(RunConfig)} - {"method_options", "sharing"}
     given = {
         name: value
         for name, value in vars(command).items()
@@ -153,6 +162,9 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
     if command.dropout is not None:
         options = {**config.encoder_options, "dropout": command.dropout}
         config = dataclasses.replace(config, encoder_options=options)
+    if command.sharing:
+        sharing, chosen = parts.sharing_of(command.sharing)
+        config = dataclasses.replace(config, sharing=sharing, sharing_options=chosen)
     begun = origin.named(command.encoder_weights, command.init_from, base.origin)
     factors = rate_factors(command.freeze, command.rate_factor) or base.rate_factors
     config = dataclasses.replace(config, origin=begun, rate_factors=factors)

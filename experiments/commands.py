@@ -23,7 +23,7 @@ _RECIPES = "the problem's"
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """Show the problems, methods and encoders, one line each."""
+    """Show the problems, methods, encoders and ways of sharing, one line each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Train:
     """What turns gradients into updates."""
     encoder: Annotated[str | None, _shown(_RECIPES, "NAME")] = None
     """An encoder that `list` shows and that reads the problem's data."""
+    sharing: Annotated[tuple[str, ...], _shown("hard", "NAME [OPTION=VALUE ...]")] = ()
+    """How tasks share it: a way that `list` shows, and its options, as mmoe experts=4."""
     dropout: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
     """Of the encoder, in [0, 1)."""
     encoder_weights: Annotated[Path | None, _shown("drawn by the seed", "FILE")] = None
@@ -178,6 +180,8 @@ class Study:
     """What turns gradients into updates."""
     encoder: Annotated[str | None, _shown(_RECIPES, "NAME")] = None
     """An encoder that `list` shows and that reads the problem's data."""
+    sharing: Annotated[tuple[str, ...], _shown("hard", "NAME [OPTION=VALUE ...]")] = ()
+    """How tasks share it: a way that `list` shows, and its options, as mmoe experts=4."""
     hidden: Annotated[tuple[int, ...] | None, _shown(_RECIPES)] = None
     """Widths of the layers of an mlp."""
     dropout: Annotated[float | None, _shown(_RECIPES, "RATE")] = None

@@ -57,6 +57,8 @@ class RunConfig:
     sampler: str | None = None
     temperature: float | None = None
     augment: str = "none"
+    sharing: str = "hard"
+    sharing_options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 MAY_CHANGE = ("steps", "devices", "parallel")

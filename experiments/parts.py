@@ -1,20 +1,22 @@
 """What the names in a configuration stand for: the model, the optimiser, the data."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
+from experiments.config import value_of
 from experiments.errors import UserError
 from experiments.problem import Problem
 from jmtl.data import source
 from jmtl.data.errors import DataUnavailable
 from jmtl.data.several import batch_sizes, by_source, several
-from jmtl.nn import Model, make_encoder, make_heads, model, with_stems
+from jmtl.nn import Model, make_encoder, make_heads, make_sharing, with_stems
 
 SAMPLERS = ("proportional", "temperature", "round_robin")
 """How the rows of a batch are dealt out to several data sets; see `jmtl.data.several`."""
@@ -41,22 +43,45 @@ def build_model(
     encoder_options: Mapping[str, Any],
     head_options: Mapping[str, Any],
     problem: Problem,
+    sharing: str = "hard",
+    sharing_options: Mapping[str, Any] = MappingProxyType({}),
     axis_name: str | None = None,
 ) -> Model:
     """A problem's model; of several data sets, one with a stem for each.
 
     Raises:
-        UserError: an unknown encoder, or an option that it refuses.
+        UserError: an unknown encoder or way of sharing, or an option that it refuses.
     """
     try:
         made = make_encoder(encoder, **encoder_options)
         heads = make_heads(problem.tasks, **head_options)
         if isinstance(problem.data, str):
-            return model(made, heads, axis_name)
+            return make_sharing(sharing, made, heads, axis_name, **sharing_options)
+        if sharing != "hard":
+            raise UserError(
+                f"--sharing {sharing}: {problem.name} has several data sets, whose stems meet in "
+                "one trunk: only hard"
+            )
         sources = {task.name: task.source or "" for task in problem.tasks}
         return with_stems(made, heads, sources, axis_name=axis_name)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+
+
+def sharing_of(given: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The way of sharing and its options, of a name and items "option=value".
+
+    Raises:
+        UserError: an item is no option with a value.
+    """
+    name, *items = given
+    chosen = {}
+    for item in items:
+        option, equals, text = item.partition("=")
+        if not equals:
+            raise UserError(f"--sharing takes a name and option=value, as mmoe experts=4: {item!r}")
+        chosen[option] = value_of(text)
+    return name, chosen
 
 
 def rows_of(batch_size: int, sampler: str | None, temperature: float | None, n: Any) -> Any:

@@ -111,7 +111,13 @@ def optimizer_of(config: RunConfig) -> optax.GradientTransformation:
 def model_of(config: RunConfig, problem: Problem, axis_name: str | None = None) -> Model:
     """The model of a run."""
     made = build_model(
-        config.encoder, config.encoder_options, config.head_options, problem, axis_name
+        config.encoder,
+        config.encoder_options,
+        config.head_options,
+        problem,
+        config.sharing,
+        config.sharing_options,
+        axis_name,
     )
     return rates.frozen(made, config.rate_factors)
 

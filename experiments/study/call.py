@@ -45,7 +45,12 @@ def setting_of(config: StudyConfig, item: Program, problem: Problem) -> Setting:
     return Setting(
         problem=lambda told: problem.turned(told.knobs, told.seed),
         model=lambda at: build_model(
-            config.encoder, config.encoder_options, config.head_options, at
+            config.encoder,
+            config.encoder_options,
+            config.head_options,
+            at,
+            config.sharing,
+            config.sharing_options,
         ),
         method=method,
         optimizer=lambda told: build_optimizer(

@@ -10,6 +10,7 @@ from rich.console import Console
 from experiments.commands import Study
 from experiments.config import find_problem, value_of
 from experiments.errors import UserError
+from experiments.parts import sharing_of
 from experiments.problem import Problem
 from experiments.study import run as runs
 from experiments.study.config import (
@@ -119,6 +120,8 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
         if (given := getattr(command, option)) is not None:
             encoder_options[option] = list(given) if option == "hidden" else given
 
+    sharing, sharing_options = sharing_of(command.sharing or ("hard",))
+
     def chosen(field: str, default: Any) -> Any:
         value = getattr(command, field)
         return default if value is None else value
@@ -138,6 +141,8 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
         norm_matched=command.norm_matched,
         width=chosen("width", AUTO),
         devices=devices,
+        sharing=sharing,
+        sharing_options=sharing_options,
     )
     runs.check(config)
     return config, not_served

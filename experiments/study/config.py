@@ -62,6 +62,8 @@ class StudyConfig:
         width: trainings of one compiled call; the last call of a program is filled up to it.
             `AUTO` before the data is there.
         devices: that share a call.
+        sharing: a name in `jmtl.nn.SHARINGS`.
+        sharing_options: its options.
     """
 
     problem: str
@@ -78,6 +80,8 @@ class StudyConfig:
     norm_matched: bool
     width: int
     devices: int
+    sharing: str = "hard"  # this and what follows are newer than some saved studies
+    sharing_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Training(NamedTuple):
@@ -251,8 +255,9 @@ def from_json(saved: Mapping[str, Any], folder: Any) -> StudyConfig:
     Raises:
         UserError: it is none, or its fields are not those of this version.
     """
-    fields = {field.name for field in dataclasses.fields(StudyConfig)}
-    if not isinstance(saved, Mapping) or set(saved) != fields:
+    fields = dataclasses.fields(StudyConfig)
+    newer = {"sharing", "sharing_options"}
+    if not isinstance(saved, Mapping) or set(saved) | newer != {field.name for field in fields}:
         raise UserError(f"{folder}/study.json is not the configuration of a study of this version")
     find_problem(saved["problem"])
     try:

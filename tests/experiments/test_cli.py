@@ -299,6 +299,30 @@ def test_a_disk_without_room(limit, tmp_path, data_dir, compiled_anew):
         assert "the checkpoint of step 20 could not be written" in lines[0]
 
 
+def test_a_way_of_sharing_and_its_options(tmp_path, data_dir, capsys):
+    out = tmp_path / "out"
+    assert main(train(data_dir, out, "--sharing", "mmoe", "experts=2", "--dropout", "0")) == 0
+    saved = json.loads((out / "config.json").read_text())
+    assert (saved["sharing"], saved["sharing_options"]) == ("mmoe", {"experts": 2})
+    handle = checkpoint.open_checkpoints(out / "checkpoints")
+    names = {path.split("/")[2] for path in checkpoint.read(handle)[1] if "params/shared" in path}
+    checkpoint.close(handle)
+    assert names == {"expert_0", "expert_1"}
+    # What is not said again stays; what is said is compared.
+    assert main(train(data_dir, out, "--resume", "--steps", "40")) == 0
+    said = refused(capsys, train(data_dir, out, "--resume", "--sharing", "hard"))
+    assert 'sharing: saved "mmoe", given "hard"' in said
+    for given, answer in (
+        (["mmmoe"], "unknown sharing 'mmmoe'; did you mean 'mmoe'?"),
+        (["mmoe", "expert=2"], "mmoe has no option 'expert'; did you mean 'experts'?"),
+        (["mmoe", "2"], "--sharing takes a name and option=value, as mmoe experts=4: '2'"),
+    ):
+        assert refused(capsys, train(data_dir, tmp_path / "no", "--sharing", *given)) == answer
+    tables = ["train", "tabular", "--data-dir", str(data_dir), "--out", str(tmp_path / "no")]
+    assert "has several data sets" in refused(capsys, [*tables, "--sharing", "mmoe"])
+    assert not (tmp_path / "no").exists()
+
+
 # A run in the folder
 
 

@@ -69,6 +69,8 @@ def _setting(summary: Mapping[str, Any]) -> str:
     )
     options = ", ".join(f"{k} {v}" for k, v in setting["encoder_options"].items())
     heads = ", ".join(f"{k} {v}" for k, v in setting["head_options"].items())
+    ways = [f"{k} {v}" for k, v in setting["sharing_options"].items()]
+    shared = ", ".join([f"{setting['sharing']} sharing", *ways])
     versions = ", ".join(f"{name} {version}" for name, version in setting["versions"].items())
     examples = ", ".join(
         f"{markup.number(n, ',d')} {escape(split)}" for split, n in setting["examples"].items()
@@ -99,7 +101,10 @@ def _setting(summary: Mapping[str, Any]) -> str:
                     else ""
                 ),
             ),
-            ("model", escape(", ".join(x for x in (setting["encoder"], options, heads) if x))),
+            (
+                "model",
+                escape(", ".join(x for x in (setting["encoder"], options, heads, shared) if x)),
+            ),
             ("failed", f"{whole('failed')} of the trainings below stopped being finite"),
             ("not served", "<br>".join(map(escape, setting["not_served"]))),
             ("command", f"<code>{escape(setting['command'] or '')}</code>"),

@@ -126,6 +126,8 @@ def _setting(results: Results) -> dict[str, Any]:
         "encoder": config.encoder,
         "encoder_options": config.encoder_options,
         "head_options": config.head_options,
+        "sharing": config.sharing,
+        "sharing_options": config.sharing_options,
         "norm_matched": config.norm_matched,
         "arms": len(results.arms),
         "trainings": sum(arm.scores.size for arm in results.arms.values()),
