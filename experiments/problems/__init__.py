@@ -11,6 +11,7 @@ NAMES = (
     "digit_attributes",
     "tabular",
     "smart_home",
+    "scenes",
     "multi_mnist",
 )
 """Of the files here that hold a problem, in the order in which they are listed."""

@@ -119,6 +119,49 @@ class MapHead(nn.Module):
         return jax.image.resize(x, (x.shape[0], *self.size, self.features), "linear")
 
 
+class PresenceHead(nn.Module):
+    """Whether things are anywhere in an image: the soft maximum of their logits at every place.
+
+    That is log mean exp over the places: their mean where all are alike, and near the largest, less
+    the logarithm of its share of the image, where that stands out. Of a mean of features, what
+    covers a part of the image is that part.
+
+    Attributes:
+        features: The size of the output's last dimension.
+        hidden: As the following, `MapHead`'s.
+        activation: A name in `jmtl.nn.ACTIVATIONS`.
+        dropout: The rate of whole channels after every hidden convolution.
+        kernel_init: A name in `jmtl.nn.INITIALISERS`.
+        dtype: What it computes in; None takes the wider of inputs and parameters.
+        axis_name: pmap's axis.
+        reads: The part of a representation that has several.
+    """
+
+    features: int
+    hidden: Sequence[int] = ()
+    activation: str = "relu"
+    dropout: float = 0.0
+    kernel_init: str = "lecun_normal"
+    dtype: Any = None
+    axis_name: str | None = None
+    reads: str = "map"
+
+    @nn.compact
+    def __call__(self, representation: Float[Array, "B h w C"], train: bool) -> Float[Array, "B D"]:
+        """Answer `[B, features]` for `[B, h, w, C]`.
+
+        Raises:
+            ValueError: If the representation is no map.
+        """
+        options = {name: getattr(self, name) for name in _OF_MAPS}
+        logits = MapHead(self.features, **options)(representation, train)
+        places = logits.shape[1] * logits.shape[2]
+        return jax.nn.logsumexp(logits, axis=(1, 2)) - math.log(places)
+
+
+_OF_MAPS = ("hidden", "activation", "dropout", "kernel_init", "dtype", "axis_name", "reads")
+
+
 def classification(num_classes: int, **options: Any) -> DenseHead:
     """A head that answers logits `[B, num_classes]`; options are `DenseHead`'s."""
     return DenseHead(num_classes, **options)
@@ -155,6 +198,11 @@ def detection(features: int, size: tuple[int, int] | None = None, **options: Any
     return MapHead(features, size, bias=(centre,) * (features - 4) + (0.0,) * 4, **options)
 
 
+def presence(num_labels: int, **options: Any) -> PresenceHead:
+    """A head that answers logits `[B, num_labels]` of a map; options are `PresenceHead`'s."""
+    return PresenceHead(num_labels, **options)
+
+
 HEADS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {
         "classification": classification,
@@ -162,6 +210,7 @@ HEADS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "tagging": tagging,
         "dense": dense,
         "detection": detection,
+        "presence": presence,
     }
 )
 

@@ -51,6 +51,18 @@ def test_a_centre_begins_at_a_tenth():
     np.testing.assert_array_equal(output[..., 2:], 0)
 
 
+def test_presence_is_the_soft_maximum_over_the_places():
+    head = nn.make_head(tasks.Head("presence", 2))
+    assert head.reads == "map"
+    x = np.zeros((2, 3, 4, 1), np.float32)
+    x[1, 2, 3] = 50.0
+    params = {"kernel": jnp.array([[[[1.0, -1.0]]]]), "bias": jnp.array([0.5, -1.0])}
+    output = head.apply({"params": {"MapHead_0": {"Conv_0": params}}}, x, False)
+    np.testing.assert_allclose(output[0], [0.5, -1], rtol=1e-6)
+    large, small = 50.5 - np.log(12), -1 + np.log(11 / 12)
+    np.testing.assert_allclose(output[1], [large, small], rtol=1e-6)
+
+
 def test_a_map_from_a_vector_is_refused():
     head = nn.make_head(tasks.depth("t").head)
     with pytest.raises(ValueError, match=r"representation \[B, H, W, C\], got \(2, 5\): use an"):
