@@ -17,6 +17,7 @@ from experiments.config import find_problem
 from experiments.problems.scenes import CELL
 from jmtl.data import source
 from jmtl.data.scenes import SURFACES
+from jmtl.data.solids import KINDS
 from jmtl.objects import detections
 from jmtl.tasks import Batch
 
@@ -36,6 +37,9 @@ COLOURS = ("#56b4e9", "#e69f00", "#f0e442", "#d55e00")
 
 def draw(raw: Mapping[str, np.ndarray], given: Batch, found: Mapping[str, Any], path: Path) -> None:
     """Write a PNG with a row for each scene, and for each task what is true and what was found.
+
+    Depth and normals are drawn where there is something, boxes in the colour of their kind, found
+    displacements at the true centres. Below the boxes stand the kinds that are seen.
 
     Args:
         raw: scenes by feature `[n, ...]`.
@@ -82,24 +86,33 @@ def draw(raw: Mapping[str, np.ndarray], given: Batch, found: Mapping[str, Any], 
                 | {"shrinkB": 0, "mutation_scale": 4},
             )
 
+    def named(axes: Any, there: np.ndarray) -> None:
+        text = " ".join(name for name, one in zip(KINDS, there, strict=True) if one)
+        back = {"facecolor": "black", "edgecolor": "none", "alpha": 0.5, "pad": 1}
+        axes.text(1, size - 2, text, color="white", fontsize=4.5, bbox=back)
+
     for i in range(n):
         image = raw["image"][i]
         panel(i, 0).imshow(image)
         panel(i, 1).imshow(label["segmentation"][i], **kinds)
         panel(i, 2).imshow(np.asarray(found["segmentation"][i]).argmax(axis=-1), **kinds)
         panel(i, 3).imshow(np.where(there[i], label["depth"][i], np.nan), **span)
-        panel(i, 4).imshow(np.asarray(found["depth"][i])[..., 0], **span)
+        found_depth = np.asarray(found["depth"][i])[..., 0]
+        panel(i, 4).imshow(np.where(there[i], found_depth, np.nan), **span)
         panel(i, 5).imshow(np.where(there[i, ..., None], (label["normals"][i] + 1) / 2, 1.0))
-        panel(i, 6).imshow((normals[i] + 1) / 2)
+        panel(i, 6).imshow(np.where(there[i, ..., None], (normals[i] + 1) / 2, 1.0))
         boxes, motion = label["objects"][i], label["motion"][i]
         boxes, motion = boxes[boxes[:, 4] >= 0], motion[motion[:, 4] > 0]
         centres = motion[:, :2]
-        boxed(panel(i, 7), image, boxes[:, :4], boxes[:, 4].astype(int), centres, motion[:, 2:4])
+        true, claim = panel(i, 7), panel(i, 8)
+        boxed(true, image, boxes[:, :4], boxes[:, 4].astype(int), centres, motion[:, 2:4])
+        named(true, label["kinds"][i] > 0)
+        named(claim, np.asarray(found["kinds"][i]) > 0)
         cells = np.minimum(centres * size // CELL, size // CELL - 1).astype(int)
         moves = np.asarray(found["motion"][i])[cells[:, 0], cells[:, 1]] * CELL / size
         sure = np.asarray(jax.nn.sigmoid(claimed.scores[i])) >= LEAST
         corners, classes = np.asarray(claimed.boxes[i])[sure], np.asarray(claimed.classes[i])[sure]
-        boxed(panel(i, 8), image, corners, classes, centres, moves)
+        boxed(claim, image, corners, classes, centres, moves)
 
     def write(column: float, inches: float, text: str) -> None:
         place = ((column + 0.48) / columns, 1 - inches / height)

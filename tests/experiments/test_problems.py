@@ -39,7 +39,7 @@ TINY = {
 SHORT = {
     "digit_attributes": {"steps": 500},
     "multi_digits": {"steps": 500},
-    "scenes": {"steps": 600},
+    "scenes": {"steps": 2_000},
     "smart_home": {"steps": 300},
     "tabular": {"steps": 300},
 }

@@ -36,28 +36,27 @@ def test_places_are_the_middles_of_pixels():
 
 
 def test_a_task_alone_has_the_only_weight():
-    found = scenes_report.arms(steps=10)
+    found = scenes_report.arms(steps=10, alone=5)
     names = [task.name for task in scenes.PROBLEM.tasks]
-    assert list(found) == ["pcgrad", "equal", *names]
+    assert list(found) == ["pcgrad", *names]
     assert found["depth"].method_options["static"]["weights"] == [0, 1, 0, 0, 0, 0]
-    assert {config.steps for config in found.values()} == {10}
+    assert [config.steps for config in found.values()] == [10, *[5] * 6]
 
 
 def test_the_table_takes_each_task_from_its_own_run():
     scores = {
         arm: {task.name: {"m": float(10 * i + j)} for j, task in enumerate(scenes.PROBLEM.tasks)}
-        for i, arm in enumerate(scenes_report.arms(None))
+        for i, arm in enumerate(scenes_report.arms(10, 5))
     }
     rows = scenes_report.table(
         {"constant": scores["pcgrad"], "runs": {arm: {"test": scores[arm]} for arm in scores}}
     )
-    assert [row["alone"] for row in rows] == [20, 31, 42, 53, 64, 75]
-    assert [row["equal"] for row in rows] == [10, 11, 12, 13, 14, 15]
+    assert [row["alone"] for row in rows] == [10, 21, 32, 43, 54, 65]
+    assert [row["pcgrad"] for row in rows] == [0, 1, 2, 3, 4, 5]
     assert rows[0] == {
         "task": "segmentation",
         "metric": "m",
         "constant": 0,
-        "alone": 20,
-        "equal": 10,
+        "alone": 10,
         "pcgrad": 0,
     }
