@@ -214,7 +214,7 @@ class Demo:
 
     out: Annotated[Path | None, _shown("runs/demo-TIME", "DIR")] = None
     """The folder of the study."""
-    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 1_500
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 1_000
     """Updates of each training."""
     data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
     """The folder of all data sets."""
