@@ -76,6 +76,7 @@ def demo(steps: int, out: Path, data_dir: Path) -> Study:
         evaluate_every=min(steps, 100),
         batch_size=64,
         hidden=(128, 64),
+        devices=1,  # programs for more compile longer, and compiling is most of it
         out=out,
         data_dir=data_dir,
     )
