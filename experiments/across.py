@@ -23,12 +23,15 @@ def over_trainings(
         mapped = jax.vmap(fun, in_axes=axes)
         if devices == 1:
             return mapped(*args)
-        mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
         specs = tuple(
             PartitionSpec() if i in shared else PartitionSpec(AXIS) for i in range(len(args))
         )
         cut = jax.shard_map(
-            mapped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False
+            mapped,
+            mesh=_mesh(devices),
+            in_specs=specs,
+            out_specs=PartitionSpec(AXIS),
+            check_vma=False,
         )
         return cut(*args)
 
@@ -39,7 +42,9 @@ def place(tree: Any, devices: int, shared: bool) -> Any:
     """Arrays put on the devices: the same on all, or cut along the axis of trainings."""
     if devices == 1:
         return jax.device_put(tree)
-    mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
-    return jax.device_put(
-        tree, NamedSharding(mesh, PartitionSpec() if shared else PartitionSpec(AXIS))
-    )
+    spec = PartitionSpec() if shared else PartitionSpec(AXIS)
+    return jax.device_put(tree, NamedSharding(_mesh(devices), spec))
+
+
+def _mesh(devices: int) -> Mesh:
+    return Mesh(np.array(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))

@@ -87,23 +87,11 @@ def list_(console: Console) -> None:
         for problem in PROBLEMS.values()
     ]
     problems.append(("toy", "two functions of x in the plane; its own command: toy; no download"))
-    methods = [
-        (name, (constructor.__doc__ or "").strip().splitlines()[0])
-        for name, constructor in METHODS.items()
-    ]
-    encoders = [
-        (name, (constructor.__doc__ or "").strip().splitlines()[0])
-        for name, constructor in ENCODERS.items()
-    ]
-    sharings = [
-        (name, (constructor.__doc__ or "").strip().splitlines()[0])
-        for name, constructor in SHARINGS.items()
-    ]
     listed = (
         ("problems", problems),
-        ("methods", methods),
-        ("encoders", encoders),
-        ("sharing", sharings),
+        ("methods", _described(METHODS)),
+        ("encoders", _described(ENCODERS)),
+        ("sharing", _described(SHARINGS)),
     )
     for title, rows in listed:
         console.print(title, style="bold")
@@ -113,15 +101,16 @@ def list_(console: Console) -> None:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _described(known: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names, and the first lines of what their constructors say of themselves."""
+    return [(name, (made.__doc__ or "").strip().splitlines()[0]) for name, made in known.items()]
+
+
 def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
     """The configuration of a run: what was given, then what was saved, then the recipe."""
     problem = find_problem(command.problem)
     recipe = problem.recipe
     if saved is None:
-        encoder_options = dict(recipe.encoder_options)
-        if command.encoder not in (None, recipe.encoder):
-            encoder_options = {}  # another encoder has other options
-        encoder_options |= recipe.data_options
         one = isinstance(problem.data, str)
         base = RunConfig(
             problem=problem.name,
@@ -134,7 +123,7 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
             encoder=recipe.encoder,
-            encoder_options=encoder_options,
+            encoder_options=parts.encoder_options_of(recipe, command.encoder),
             head_options=dict(recipe.head_options),
             strategy="auto",
             at="parameters",

@@ -254,6 +254,17 @@ def _weights(text: str, problem: Problem) -> list[float]:
     return [found[name] for name in names]
 
 
+def odd_fields(config: Any, saved: Mapping[str, Any]) -> set[str]:
+    """What saved fields lack or have beside those of a dataclass; one with a default may lack.
+
+    Fields with a default are newer than some that were saved.
+    """
+    fields = dataclasses.fields(config)
+    none = dataclasses.MISSING
+    newer = {f.name for f in fields if f.default is not none or f.default_factory is not none}
+    return {field.name for field in fields} - newer ^ saved.keys() - newer
+
+
 def from_json(saved: Mapping[str, Any], folder: Any) -> RunConfig:
     """The configuration that a run's folder holds.
 
@@ -262,10 +273,7 @@ def from_json(saved: Mapping[str, Any], folder: Any) -> RunConfig:
     """
     if not isinstance(saved, Mapping):
         raise UserError(f"{folder}/config.json is not the configuration of a run")
-    fields = dataclasses.fields(RunConfig)
-    none = dataclasses.MISSING
-    newer = {f.name for f in fields if f.default is not none or f.default_factory is not none}
-    if differing := {field.name for field in fields} - newer ^ saved.keys() - newer:
+    if differing := odd_fields(RunConfig, saved):
         odd = ", ".join(sorted(differing))
         raise UserError(f"{folder}/config.json is of another version: fields {odd} do not fit")
     return RunConfig(**saved)

@@ -7,11 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.parts import open_splits
+from experiments.parts import batches_of, open_splits
 from experiments.problem import Problem
-from experiments.run import EVALUATION_ROWS
-from jmtl.data import loading, source
-from jmtl.data.several import by_source
 from jmtl.nn import Model
 from jmtl.tasks import Task
 from jmtl.train.evaluate import evaluate
@@ -65,11 +62,6 @@ def scores(problem: Problem, data_dir: Path, split: str) -> dict[str, dict[str, 
     """
     splits = open_splits(problem, data_dir)
 
-    def batches(name: str) -> Any:
-        opened = splits(name)
-        rows = by_source(lambda _, n: min(EVALUATION_ROWS, n), source.lengths(opened))
-        return loading.evaluation_batches(opened, rows)
-
     @jax.jit
     def labels(raw: Any) -> Any:
         batch = problem.to_batch(raw)
@@ -77,7 +69,7 @@ def scores(problem: Problem, data_dir: Path, split: str) -> dict[str, dict[str, 
 
     parts = [
         (*jax.device_get(labels(raw)), jax.tree.map(lambda x: x > 0, weight))
-        for raw, weight in batches("train")
+        for raw, weight in batches_of(splits("train"))
     ]
     answers = {}
     for task in problem.tasks:
@@ -101,4 +93,6 @@ def scores(problem: Problem, data_dir: Path, split: str) -> dict[str, dict[str, 
 
     blind = Model(*(apply,) * 4, encoder=None, heads={})  # type: ignore[arg-type]
     # As parameters: XLA would compute with constants of this size while it compiles.
-    return evaluate(blind, problem.tasks, problem.to_batch, answers, None, batches(split))
+    return evaluate(
+        blind, problem.tasks, problem.to_batch, answers, None, batches_of(splits(split))
+    )

@@ -7,10 +7,8 @@ from typing import Any
 import jax
 
 from experiments.errors import UserError
+from experiments.parts import batches_of
 from experiments.problem import Problem
-from jmtl.data import source
-from jmtl.data.loading import evaluation_batches
-from jmtl.data.several import by_source
 from jmtl.tasks import Batch, check_labels
 
 ROWS = 200
@@ -33,9 +31,8 @@ def check_split(
         UserError: a label is of another shape, dtype or range, or a task has none.
     """
     labels_of = _labels_of(problem.to_batch)
-    rows = by_source(lambda _, n: min(ROWS, n), source.lengths(split))
     missing = {task.name: task for task in problem.tasks}
-    for i, (raw, weights) in enumerate(evaluation_batches(split, rows)):
+    for i, (raw, weights) in enumerate(batches_of(split, ROWS)):
         batch = jax.device_get(labels_of(raw))
         read = {
             task.label: weights[task.source] if task.source else weights for task in problem.tasks

@@ -1,7 +1,7 @@
 """What the names in a configuration stand for: the model, the optimiser, the data."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,14 +12,17 @@ import optax
 
 from experiments.config import value_of
 from experiments.errors import UserError
-from experiments.problem import Problem
-from jmtl.data import source
+from experiments.problem import Problem, Recipe
+from jmtl.data import loading, source
 from jmtl.data.errors import DataUnavailable
 from jmtl.data.several import batch_sizes, by_source, several
 from jmtl.nn import Model, make_encoder, make_heads, make_sharing, with_stems
 
 SAMPLERS = ("proportional", "temperature", "round_robin")
 """How the rows of a batch are dealt out to several data sets; see `jmtl.data.several`."""
+
+EVALUATION_ROWS = 1_000
+"""The most examples that are evaluated together."""
 
 _PARTS = 16
 
@@ -66,6 +69,12 @@ def build_model(
         return with_stems(made, heads, sources, axis_name=axis_name)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+
+
+def encoder_options_of(recipe: Recipe, encoder: str | None) -> dict[str, Any]:
+    """The options of a recipe's encoder, or of another: those that its data sets alone."""
+    own = encoder in (None, recipe.encoder)  # another encoder has other options
+    return {**(recipe.encoder_options if own else {}), **recipe.data_options}
 
 
 def sharing_of(given: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -135,6 +144,12 @@ def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
             raise UserError(str(error)) from error
 
     return split
+
+
+def batches_of(split: Any, most: int = EVALUATION_ROWS) -> Iterator[tuple[dict[str, Any], Any]]:
+    """`jmtl.data.loading.evaluation_batches` of at most so many examples of each data set."""
+    rows = by_source(lambda _, n: min(most, n), source.lengths(split))
+    return loading.evaluation_batches(split, rows)
 
 
 def example_of(split: Any) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ from experiments.config import (
 from experiments.errors import UserError
 from experiments.labels import check_split
 from experiments.parts import (
+    batches_of,
     build_model,
     build_optimizer,
     example_of,
@@ -46,8 +47,6 @@ from jmtl.train.loop import Dispatched, TrainingFailed, fit
 from jmtl.train.parallel import Shell, check_divides, shell, start_of
 from jmtl.train.state import TrainState, fresh_state, init_state
 from jmtl.train.step import Step, make_step
-
-EVALUATION_ROWS = 1_000
 
 RESIDENT_BYTES = 2**30
 """The largest training split that `input="auto"` puts on the devices."""
@@ -139,10 +138,8 @@ def scores(
 ) -> dict[str, dict[str, float]]:
     """The metrics of a state on a split, by task."""
     params, model_state = jax.device_get((state.params, state.model_state))
-    rows = by_source(lambda _, n: min(EVALUATION_ROWS, n), source.lengths(split))
-    batches = loading.evaluation_batches(split, rows)
     net = model_of(config, problem)
-    return evaluate(net, problem.tasks, problem.to_batch, params, model_state, batches)
+    return evaluate(net, problem.tasks, problem.to_batch, params, model_state, batches_of(split))
 
 
 def restored(
@@ -442,7 +439,7 @@ def _runner(
     n = source.lengths(training)
     rows = _rows(config, method, n)
     if config.input == "resident":
-        arrays = on_devices.resident(source.as_arrays(training))
+        arrays = on_devices.resident(training)
 
         def feed(first: int, steps: int) -> Any:
             return start_of(arrays, config.seed, first, rows, n, steps)

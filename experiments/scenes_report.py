@@ -8,7 +8,6 @@ not trained again.
 """
 
 import argparse
-import csv
 import json
 import os
 import time
@@ -23,6 +22,7 @@ from experiments import constant, run, scenes_figure, show
 from experiments.cli import resolve
 from experiments.commands import Train
 from experiments.config import RunConfig
+from experiments.page.files import csv_text, write_text
 from experiments.problems.scenes import PROBLEM
 from jmtl.train import records
 
@@ -116,10 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found["runs"][name] = known[name]
             path.write_text(json.dumps(found, indent=1) + "\n")
     rows = table(found)
-    with (command.out / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_text(command.out / "table.csv", csv_text(tuple(rows[0]), rows))
     scenes_figure.of_run(command.runs / TOGETHER, command.data_dir, command.out / "scenes.png")
     for row in rows:
         numbers = "  ".join(f"{column} {row[column]:.4f}" for column in COLUMNS)

@@ -10,7 +10,7 @@ from rich.console import Console
 from experiments.commands import Study
 from experiments.config import find_problem, value_of
 from experiments.errors import UserError
-from experiments.parts import sharing_of
+from experiments.parts import encoder_options_of, sharing_of
 from experiments.problem import Problem
 from experiments.study import run as runs
 from experiments.study.config import (
@@ -113,10 +113,7 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
     ]
     arms, not_served = arms_of(command, problem, trials)
     seeds = parse_seeds(command.seeds)
-    encoder_options = dict(recipe.encoder_options)
-    if command.encoder not in (None, recipe.encoder):
-        encoder_options = {}  # another encoder has other options
-    encoder_options |= recipe.data_options
+    encoder_options = encoder_options_of(recipe, command.encoder)
     for option in ("hidden", "dropout"):
         if (given := getattr(command, option)) is not None:
             encoder_options[option] = list(given) if option == "hidden" else given

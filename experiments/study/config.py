@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from experiments.config import find_problem, make_method
+from experiments.config import find_problem, make_method, odd_fields
 from experiments.errors import UserError
 from experiments.problem import Problem
 from jmtl.methods import METHODS, nearest
@@ -255,9 +255,7 @@ def from_json(saved: Mapping[str, Any], folder: Any) -> StudyConfig:
     Raises:
         UserError: it is none, or its fields are not those of this version.
     """
-    fields = dataclasses.fields(StudyConfig)
-    newer = {"sharing", "sharing_options"}
-    if not isinstance(saved, Mapping) or set(saved) | newer != {field.name for field in fields}:
+    if not isinstance(saved, Mapping) or odd_fields(StudyConfig, saved):
         raise UserError(f"{folder}/study.json is not the configuration of a study of this version")
     find_problem(saved["problem"])
     try:

@@ -16,16 +16,15 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from experiments.across import over_trainings
 from experiments.config import find_augmentation
+from experiments.parts import batches_of
 from experiments.problem import Problem
 from jmtl.data.indices import indices, position
-from jmtl.data.loading import evaluation_batches, gather
+from jmtl.data.loading import gather
 from jmtl.method import Method
 from jmtl.nn import Model
 from jmtl.train.evaluate import evaluation_sums
 from jmtl.train.state import TrainState, fresh_state, init_params
 from jmtl.train.step import StepMetrics, make_step
-
-EVALUATION_ROWS = 1_000
 
 
 class Told(NamedTuple):
@@ -277,7 +276,7 @@ def selection_score(
 
 def evaluation_arrays(split: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """A split as batches of one size: arrays `[N, B, ...]` by feature, and weights `[N, B]`."""
-    batches = list(evaluation_batches(split, min(EVALUATION_ROWS, len(split))))
+    batches = list(batches_of(split))
     raw = {name: np.stack([batch[name] for batch, _ in batches]) for name in batches[0][0]}
     return raw, np.stack([weights for _, weights in batches])
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 
 from experiments.cli import main
 from jmtl.train import checkpoint
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,9 +27,7 @@ def arguments(folder, data_dir, steps, *more):
 
 def started(command, processes=2, each=2):
     """The command in processes that find one another, with devices of their own."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{found.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
     flags.append(f"--xla_force_host_platform_device_count={each}")
     environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}

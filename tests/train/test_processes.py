@@ -1,7 +1,6 @@
 """Two processes that share every batch train as one device does."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from jmtl.train.parallel import shell
+from tests.ports import free_port
 from tests.train.toy import MLP, distance, numbers, train
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def test_two_processes_train_as_one_device(tmp_path):
