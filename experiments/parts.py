@@ -125,7 +125,8 @@ def rows_of(batch_size: int, sampler: str | None, temperature: float | None, n: 
 def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
     """Prepare a problem's data unless it is there; opens splits by name.
 
-    A split is a source, or several by the names in `problem.data`.
+    A split is a source, or several by the names in `problem.data`; where `problem.splits` has its
+    name, it is the slice there.
     """
     try:
         builder = by_source(lambda _, data: source.prepare(data, data_dir), problem.data)
@@ -138,8 +139,12 @@ def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
         ) from error
 
     def split(name: str) -> Any:
+        def load(dataset: str | None, builder: Any) -> source.Source:
+            slices = problem.splits if dataset is None else problem.splits.get(dataset, {})
+            return source.load(builder, slices.get(name, name))
+
         try:
-            return by_source(lambda _, builder: source.load(builder, name), builder)
+            return by_source(load, builder)
         except ValueError as error:
             raise UserError(str(error)) from error
 

@@ -58,6 +58,8 @@ class Problem(NamedTuple):
         knobs: numbers by which the problem can be changed, and what they are at rest.
         turn: the problem at these knobs, all of them, and a seed; both may be traced.
         augmentations: what training may make of a batch, by name; evaluation sees it as it is.
+        splits: where the data has other splits than "train", "validation" and "test": by these, a
+            slice of one that it has, as "train[:90%]". Of several data sets, these by name.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Problem(NamedTuple):
     knobs: Mapping[str, float] = MappingProxyType({})
     turn: Callable[[Any, Mapping[str, Any], Any], Any] | None = None
     augmentations: Mapping[str, Augment] = MappingProxyType({})
+    splits: Mapping[str, Any] = MappingProxyType({})
 
     def turned(self, knobs: Mapping[str, Any], seed: Any) -> "Problem":
         """The problem at some knobs, the others at rest.

@@ -119,7 +119,8 @@ def as_arrays(source: Any) -> dict[str, Any]:
 
     Returns:
         By feature `[n, ...]`, in the source's order and in the dtypes that JAX gives them: 64-bit
-        numbers become 32-bit ones, unless JAX's 64-bit mode is on. Of several, these by name.
+        numbers become 32-bit ones, unless JAX's 64-bit mode is on. A feature that is one text an
+        example, as TFDS's `id`, is left out. Of several, these by name.
 
     Raises:
         ValueError: if the source is empty.
@@ -172,7 +173,11 @@ def _read(source: Source | Mapping[str, np.ndarray], rows: np.ndarray) -> dict[s
     if isinstance(source, Mapping):
         return {name: values[rows] for name, values in source.items()}
     examples = source.__getitems__(rows.tolist())
-    return {name: _stack([example[name] for example in examples]) for name in examples[0]}
+    return {
+        name: _stack([example[name] for example in examples])
+        for name, value in examples[0].items()
+        if not isinstance(value, str | bytes)
+    }
 
 
 def nbytes(source: Any) -> int:
@@ -185,6 +190,8 @@ def nbytes(source: Any) -> int:
         return sum(map(nbytes, source.values()))
     total = 0
     for name, feature in source.dataset_info.features.items():
+        if isinstance(feature, tfds.features.Text):
+            continue
         info = feature.get_tensor_info()
         if None in info.shape or info.np_dtype == np.object_:
             raise ValueError(f"feature {name!r} has no fixed size; stream this data set")
