@@ -25,7 +25,14 @@ from experiments.commands import (
     Train,
     parse,
 )
-from experiments.config import RunConfig, find_problem, method_options, rate_factors
+from experiments.config import (
+    RunConfig,
+    find_problem,
+    find_recipe,
+    method_options,
+    rate_factors,
+    schedule_of,
+)
 from experiments.errors import UserError
 from experiments.labels import check_split
 from experiments.problems import PROBLEMS
@@ -82,6 +89,7 @@ def list_(console: Console) -> None:
         (
             problem.name,
             f"{problem.summary}; tasks {', '.join(task.name for task in problem.tasks)}; "
+            + (f"recipes {', '.join(problem.recipes)}; " if problem.recipes else "")
             + ("no download" if problem.offline else "downloads once"),
         )
         for problem in PROBLEMS.values()
@@ -109,7 +117,7 @@ def _described(known: Mapping[str, Any]) -> list[tuple[str, str]]:
 def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
     """The configuration of a run: what was given, then what was saved, then the recipe."""
     problem = find_problem(command.problem)
-    recipe = problem.recipe
+    name, recipe = find_recipe(problem, command.recipe)
     if saved is None:
         one = isinstance(problem.data, str)
         base = RunConfig(
@@ -135,10 +143,15 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
             parallel="jit",
             sampler=None if one else "proportional",
             augment=recipe.augment,
+            sharing=recipe.sharing,
+            sharing_options=dict(recipe.sharing_options),
+            recipe=name,
+            schedule=[list(change) for change in recipe.schedule],
         )
     else:
         base = saved
-    same = {field.name for field in dataclasses.fields(RunConfig)} - {"method_options", "sharing"}
+    same = {field.name for field in dataclasses.fields(RunConfig)}
+    same -= {"method_options", "sharing", "schedule"}
     given = {
         name: value
         for name, value in vars(command).items()
@@ -154,6 +167,8 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
     if command.sharing:
         sharing, chosen = parts.sharing_of(command.sharing)
         config = dataclasses.replace(config, sharing=sharing, sharing_options=chosen)
+    if command.schedule:
+        config = dataclasses.replace(config, schedule=schedule_of(command.schedule))
     begun = origin.named(command.encoder_weights, command.init_from, base.origin)
     factors = rate_factors(command.freeze, command.rate_factor) or base.rate_factors
     config = dataclasses.replace(config, origin=begun, rate_factors=factors)

@@ -40,6 +40,8 @@ class Train:
     """Options of the methods, as order=fixed or pcgrad.order=fixed."""
     seed: Annotated[int | None, _shown("0")] = None
     """Of parameters, order of examples, dropout and the method."""
+    recipe: Annotated[str | None, _shown("the problem's first", "NAME")] = None
+    """What a run does unless it is told otherwise: a recipe of the problem, as list shows them."""
     steps: Annotated[int | None, _shown(_RECIPES)] = None
     """Updates to be done in all; with --resume, more than before continue the run."""
     batch_size: Annotated[int | None, _shown(_RECIPES)] = None
@@ -47,12 +49,16 @@ class Train:
     learning_rate: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
     """Of the optimiser."""
     weight_decay: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
-    """Decoupled, of the optimiser."""
-    optimizer: Annotated[Literal["adam", "sgd"] | None, _shown(_RECIPES, "{adam,sgd}")] = None
+    """Of the optimiser: decoupled, but in the gradient of adam_l2."""
+    schedule: Annotated[tuple[str, ...], _shown(_RECIPES, "STEP=FACTOR")] = ()
+    """From these steps on, the rate times these factors, as 1000=0.5 2000=0.5; or none."""
+    optimizer: Annotated[
+        Literal["adam", "adam_l2", "sgd"] | None, _shown(_RECIPES, "{adam,adam_l2,sgd}")
+    ] = None
     """What turns gradients into updates."""
     encoder: Annotated[str | None, _shown(_RECIPES, "NAME")] = None
     """An encoder that `list` shows and that reads the problem's data."""
-    sharing: Annotated[tuple[str, ...], _shown("hard", "NAME [OPTION=VALUE ...]")] = ()
+    sharing: Annotated[tuple[str, ...], _shown(_RECIPES, "NAME [OPTION=VALUE ...]")] = ()
     """How tasks share it: a way that `list` shows, and its options, as mmoe experts=4."""
     dropout: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
     """Of the encoder, in [0, 1)."""
@@ -149,6 +155,8 @@ class Study:
 
     problem: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PROBLEM")]
     """A name that `list` shows."""
+    recipe: Annotated[str | None, _shown("the problem's first", "NAME")] = None
+    """What a training does unless it is told otherwise, as of train."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ("all",)
     """Methods or chains of them; all is every one. The baselines are always there."""
     seeds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N")] = ("0-9",)
@@ -176,11 +184,13 @@ class Study:
     """Updates between looks at the validation split."""
     batch_size: Annotated[int | None, _shown(_RECIPES)] = None
     """Examples a step."""
-    optimizer: Annotated[Literal["adam", "sgd"] | None, _shown(_RECIPES, "{adam,sgd}")] = None
+    optimizer: Annotated[
+        Literal["adam", "adam_l2", "sgd"] | None, _shown(_RECIPES, "{adam,adam_l2,sgd}")
+    ] = None
     """What turns gradients into updates."""
     encoder: Annotated[str | None, _shown(_RECIPES, "NAME")] = None
     """An encoder that `list` shows and that reads the problem's data."""
-    sharing: Annotated[tuple[str, ...], _shown("hard", "NAME [OPTION=VALUE ...]")] = ()
+    sharing: Annotated[tuple[str, ...], _shown(_RECIPES, "NAME [OPTION=VALUE ...]")] = ()
     """How tasks share it: a way that `list` shows, and its options, as mmoe experts=4."""
     hidden: Annotated[tuple[int, ...] | None, _shown(_RECIPES)] = None
     """Widths of the layers of an mlp."""

@@ -9,11 +9,14 @@ import jax
 
 import jmtl
 from experiments.errors import UserError
-from experiments.problem import Problem
+from experiments.problem import Problem, Recipe
 from experiments.problems import PROBLEMS
 from jmtl.data.augment import Augment
 from jmtl.method import Method, named_key
 from jmtl.methods import nearest, options
+
+DEFAULT = "default"
+"""The name of a recipe that is its problem's only one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,8 @@ class RunConfig:
     learning rate by parameter path, 0 for what is frozen, as `jmtl.train.rates` takes them.
 
     `sampler` is None where the problem has one data set, and `temperature` where the sampler has
-    none.
+    none. `recipe` is the name of the problem's recipe that filled in what was not given. `schedule`
+    is [step, factor]: from that step on the learning rate is multiplied by the factor.
     """
 
     problem: str
@@ -59,6 +63,8 @@ class RunConfig:
     augment: str = "none"
     sharing: str = "hard"
     sharing_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: str = DEFAULT
+    schedule: list[list[float]] = dataclasses.field(default_factory=list)
 
 
 MAY_CHANGE = ("steps", "devices", "parallel")
@@ -70,6 +76,20 @@ def find_problem(name: str) -> Problem:
     if name not in PROBLEMS:
         raise UserError(f"unknown problem {name!r}: {nearest(name, PROBLEMS)}")
     return PROBLEMS[name]
+
+
+def recipes_of(problem: Problem) -> Mapping[str, Recipe]:
+    """A problem's recipes by name, first the one that is used where none is named."""
+    return problem.recipes or {DEFAULT: problem.recipe}
+
+
+def find_recipe(problem: Problem, name: str | None) -> tuple[str, Recipe]:
+    """The problem's recipe of that name, None for the first; an unknown one is refused."""
+    known = recipes_of(problem)
+    name = next(iter(known)) if name is None else name
+    if name not in known:
+        raise UserError(f"{problem.name} has no recipe {name!r}: {nearest(name, known)}")
+    return name, known[name]
 
 
 def find_augmentation(problem: Problem, name: str) -> Augment | None:
@@ -224,6 +244,26 @@ def rate_factors(frozen: Sequence[str], given: Sequence[str]) -> dict[str, float
             raise UserError(f"--freeze and --rate-factor name {path} twice")
         factors[path] = factor
     return factors
+
+
+def schedule_of(given: Sequence[str]) -> list[list[float]]:
+    """A schedule of the learning rate from items "step=factor", by step; "none" has none.
+
+    Raises:
+        UserError: an item is no such thing, or a step is there twice.
+    """
+    if list(given) == ["none"]:
+        return []
+    found: dict[int, float] = {}
+    for item in given:
+        step, equals, factor = (value_of(part) for part in item.partition("="))
+        number = isinstance(factor, int | float) and 0 <= factor < float("inf")
+        if not equals or not isinstance(step, int) or step < 1 or not number:
+            raise UserError(f"--schedule takes step=factor, as 1000=0.5, or none, got {item!r}")
+        if step in found:
+            raise UserError(f"--schedule names step {step} twice")
+        found[step] = float(factor)
+    return [[step, found[step]] for step in sorted(found)]
 
 
 def value_of(text: str) -> Any:

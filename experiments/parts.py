@@ -27,18 +27,25 @@ EVALUATION_ROWS = 1_000
 _PARTS = 16
 
 
-def build_optimizer(name: str, rate: Any, decay: Any) -> optax.GradientTransformation:
-    """Adam or SGD, with decoupled weight decay.
+def build_optimizer(
+    name: str, rate: Any, decay: Any, schedule: Sequence[Sequence[float]] = ()
+) -> optax.GradientTransformation:
+    """Adam or SGD, with weight decay.
 
     Args:
-        name: "adam" or "sgd".
-        rate: the learning rate; may be traced.
+        name: "adam" or "sgd", whose decay is decoupled from the gradient, or "adam_l2", which adds
+            decay times the weights to the gradient, as torch's Adam does.
+        rate: the learning rate before the schedule's first step; may be traced.
         decay: of the weights, 0.0 for none; may be traced.
+        schedule: (step, factor): after that many updates the rate is multiplied by the factor.
     """
     none = not isinstance(decay, jax.core.Tracer) and decay == 0
+    if schedule:
+        rate = optax.piecewise_constant_schedule(rate, {int(at): x for at, x in schedule})
     if name == "adam":
         return optax.adam(rate) if none else optax.adamw(rate, weight_decay=decay)
-    return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate))
+    inner = optax.adam(rate) if name == "adam_l2" else optax.sgd(rate)
+    return optax.chain(optax.add_decayed_weights(decay), inner)
 
 
 def build_model(

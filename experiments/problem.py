@@ -1,6 +1,6 @@
 """What a problem is: a data set, its tasks, a model and a recipe."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -18,13 +18,16 @@ class Recipe(NamedTuple):
         head_options: those of every head, as hidden.
         steps: updates.
         batch_size: rows of a global batch, over all devices.
-        optimizer: "adam" or "sgd".
-        learning_rate: of the optimiser, constant.
-        weight_decay: decoupled, on all parameters of the model.
+        optimizer: "adam", "adam_l2" or "sgd".
+        learning_rate: of the optimiser.
+        weight_decay: on all parameters of the model; see `experiments.parts.build_optimizer`.
         steps_per_dispatch: steps that one call of the compiled program does.
         checkpoint_every: steps between checkpoints, a multiple of `steps_per_dispatch`.
         measure_every: steps between measurements of conflict, for methods that do not see it.
         augment: a name in the problem's `augmentations`; "none" leaves batches as they are.
+        sharing: a name in `jmtl.nn.SHARINGS`.
+        sharing_options: its options.
+        schedule: (step, factor): from that step on the learning rate is multiplied by the factor.
     """
 
     encoder: str
@@ -40,6 +43,9 @@ class Recipe(NamedTuple):
     measure_every: int = 10
     data_options: Mapping[str, Any] = MappingProxyType({})
     augment: str = "none"
+    sharing: str = "hard"
+    sharing_options: Mapping[str, Any] = MappingProxyType({})
+    schedule: Sequence[tuple[int, float]] = ()
 
 
 class Problem(NamedTuple):
@@ -53,13 +59,14 @@ class Problem(NamedTuple):
             own, which tasks call their `source`.
         to_batch: a raw batch by feature `[B, ...]` to what the model reads; runs on the device. Of
             several data sets, raw batches and inputs are by name.
-        recipe: the defaults of a run.
+        recipe: the defaults of a run unless another is named.
         offline: whether its data needs no download.
         knobs: numbers by which the problem can be changed, and what they are at rest.
         turn: the problem at these knobs, all of them, and a seed; both may be traced.
         augmentations: what training may make of a batch, by name; evaluation sees it as it is.
         splits: where the data has other splits than "train", "validation" and "test": by these, a
             slice of one that it has, as "train[:90%]". Of several data sets, these by name.
+        recipes: all recipes by name, `recipe` the first; none where there is one alone.
     """
 
     name: str
@@ -73,6 +80,7 @@ class Problem(NamedTuple):
     turn: Callable[[Any, Mapping[str, Any], Any], Any] | None = None
     augmentations: Mapping[str, Augment] = MappingProxyType({})
     splits: Mapping[str, Any] = MappingProxyType({})
+    recipes: Mapping[str, Recipe] = MappingProxyType({})
 
     def turned(self, knobs: Mapping[str, Any], seed: Any) -> "Problem":
         """The problem at some knobs, the others at rest.

@@ -103,7 +103,9 @@ def method_of(config: RunConfig, problem: Problem) -> Method:
 
 def optimizer_of(config: RunConfig) -> optax.GradientTransformation:
     """The optimiser of a run."""
-    made = build_optimizer(config.optimizer, config.learning_rate, config.weight_decay)
+    made = build_optimizer(
+        config.optimizer, config.learning_rate, config.weight_decay, config.schedule
+    )
     return rates.scaled(made, config.rate_factors)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 import jmtl
 from experiments.across import place
-from experiments.config import find_problem, make_method
+from experiments.config import find_problem, find_recipe, make_method
 from experiments.parts import build_model, build_optimizer
 from experiments.problem import Problem
 from experiments.study import training
@@ -54,12 +54,16 @@ def setting_of(config: StudyConfig, item: Program, problem: Problem) -> Setting:
         ),
         method=method,
         optimizer=lambda told: build_optimizer(
-            config.optimizer, told.learning_rate, told.weight_decay if decays else 0.0
+            config.optimizer,
+            told.learning_rate,
+            told.weight_decay if decays else 0.0,
+            config.schedule,
         ),
         metrics=config.metrics,
         batch_size=config.batch_size,
         every=config.evaluate_every,
         measure_every=config.evaluate_every,
+        augment=find_recipe(problem, config.recipe)[1].augment,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.commands import Study
-from experiments.config import find_problem, value_of
+from experiments.config import find_problem, find_recipe, value_of
 from experiments.errors import UserError
 from experiments.parts import encoder_options_of, sharing_of
 from experiments.problem import Problem
@@ -97,7 +97,7 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
         )
     saved = saved_devices(_folder(command) / "study.json", "config", "devices")
     devices = choose(command.devices, command.width, saved if command.resume else None)
-    recipe = problem.recipe
+    name, recipe = find_recipe(problem, command.recipe)
     rate = recipe.learning_rate
     rates = command.learning_rates
     rates = (rate / 3, rate, rate * 3) if rates is None else rates
@@ -118,7 +118,9 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
         if (given := getattr(command, option)) is not None:
             encoder_options[option] = list(given) if option == "hidden" else given
 
-    sharing, sharing_options = sharing_of(command.sharing or ("hard",))
+    sharing, sharing_options = recipe.sharing, dict(recipe.sharing_options)
+    if command.sharing:
+        sharing, sharing_options = sharing_of(command.sharing)
 
     def chosen(field: str, default: Any) -> Any:
         value = getattr(command, field)
@@ -141,6 +143,8 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
         devices=devices,
         sharing=sharing,
         sharing_options=sharing_options,
+        recipe=name,
+        schedule=tuple(recipe.schedule),
     )
     runs.check(config)
     return config, not_served

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from experiments.config import find_problem, make_method, odd_fields
+from experiments.config import DEFAULT, find_problem, make_method, odd_fields
 from experiments.errors import UserError
 from experiments.problem import Problem
 from jmtl.methods import METHODS, nearest
@@ -53,7 +53,7 @@ class StudyConfig:
         steps: updates of a training.
         evaluate_every: updates between looks at the validation split; divides `steps`.
         batch_size: rows of a batch.
-        optimizer: "adam" or "sgd".
+        optimizer: "adam", "adam_l2" or "sgd".
         encoder: a name in `jmtl.nn.ENCODERS`.
         encoder_options: its options.
         head_options: those of every head.
@@ -64,6 +64,8 @@ class StudyConfig:
         devices: that share a call.
         sharing: a name in `jmtl.nn.SHARINGS`.
         sharing_options: its options.
+        recipe: the name of the problem's recipe that filled in what was not given.
+        schedule: of the learning rates, (step, factor).
     """
 
     problem: str
@@ -82,6 +84,8 @@ class StudyConfig:
     devices: int
     sharing: str = "hard"  # this and what follows are newer than some saved studies
     sharing_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: str = DEFAULT
+    schedule: Sequence[Sequence[float]] = ()
 
 
 class Training(NamedTuple):

@@ -20,7 +20,15 @@ from experiments.errors import UserError
 from experiments.problem import Problem
 from experiments.study import training
 from experiments.study.call import setting_of, timed_beside, told_of, train_call
-from experiments.study.config import AUTO, SHIFT, Program, StudyConfig, calls, programs
+from experiments.study.config import (
+    AUTO,
+    SHIFT,
+    Program,
+    StudyConfig,
+    calls,
+    from_json,
+    programs,
+)
 from experiments.study.data import Data, open_data
 from experiments.study.results import BESIDE, call_path, read_call
 from experiments.study.training import Common, Compiled
@@ -134,7 +142,7 @@ def made_for(config: StudyConfig, folder: Path, resume: bool) -> StudyConfig:
             f"{folder} already holds a study: pass --resume to continue it, or another --out"
         )
     try:
-        saved = json.loads(path.read_text())["config"]
+        saved = plain(from_json(json.loads(path.read_text())["config"], folder))
         if config.width == AUTO:
             config = dataclasses.replace(config, width=saved["width"])
     except (OSError, ValueError, KeyError, TypeError) as error:

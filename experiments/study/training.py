@@ -59,6 +59,7 @@ class Setting(NamedTuple):
         batch_size: rows of a batch.
         every: updates between evaluations.
         measure_every: updates between measurements of conflict, for methods that do not see it.
+        augment: a name in the problem's `augmentations`, or "none".
     """
 
     problem: Callable[[Told], Problem]
@@ -69,6 +70,7 @@ class Setting(NamedTuple):
     batch_size: int
     every: int
     measure_every: int
+    augment: str
 
 
 class Record(NamedTuple):
@@ -154,7 +156,7 @@ def program(setting: Setting, n: int, devices: int) -> Compiled:
             method,
             setting.optimizer(told),
             measure_every=setting.measure_every,
-            augment=find_augmentation(problem, problem.recipe.augment),
+            augment=find_augmentation(problem, setting.augment),
         )
 
         def body(state: TrainState, i: Any) -> tuple[TrainState, StepMetrics]:

@@ -196,6 +196,10 @@ BEFORE_DATA = [
     (["--seed", "-1"], "--seed must be in [0, 2**32), got -1"),
     (["--encoder", "mpl"], "unknown encoder 'mpl'"),
     (["--augment", "shft"], "multi_digits has no augmentation 'shft': did you mean 'shift'?"),
+    (["--recipe", "defalt"], "multi_digits has no recipe 'defalt': did you mean 'default'?"),
+    (["--schedule", "100"], "--schedule takes step=factor, as 1000=0.5, or none, got '100'"),
+    (["--schedule", "0=0.5"], "--schedule takes step=factor, as 1000=0.5, or none, got '0=0.5'"),
+    (["--schedule", "9=0.5", "9=2"], "--schedule names step 9 twice"),
     (["--checkpoint-every", "150"], "must be a multiple of the 100 steps of a dispatch"),
 ]
 

@@ -83,7 +83,8 @@ def install(monkeypatch: Any, shared: bool = True, splits: Any = SPLITS) -> None
         return on._replace(compile=compile_)
 
     def state_of(config: RunConfig, *rest: Any) -> Any:
-        key = (config.problem, config.method, config.optimizer, repr(config.rate_factors))
+        kind = (config.problem, config.method, config.optimizer)
+        key = (*kind, repr(config.rate_factors), repr(config.schedule))
         if key not in _STATES:
             _STATES[key] = states(config, *rest)
         return _STATES[key]
