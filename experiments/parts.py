@@ -67,13 +67,10 @@ def build_model(
         heads = make_heads(problem.tasks, **head_options)
         if isinstance(problem.data, str):
             return make_sharing(sharing, made, heads, axis_name, **sharing_options)
-        if sharing != "hard":
-            raise UserError(
-                f"--sharing {sharing}: {problem.name} has several data sets, whose stems meet in "
-                "one trunk: only hard"
-            )
         sources = {task.name: task.source or "" for task in problem.tasks}
-        return with_stems(made, heads, sources, axis_name=axis_name)
+        return with_stems(
+            made, heads, sources, problem.stem_width, axis_name, sharing, **sharing_options
+        )
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
 

@@ -67,6 +67,8 @@ class Problem(NamedTuple):
         splits: where the data has other splits than "train", "validation" and "test": by these, a
             slice of one that it has, as "train[:90%]". Of several data sets, these by name.
         recipes: all recipes by name, `recipe` the first; none where there is one alone.
+        stem_width: of several data sets, what each task's stem answers; None where the encoder
+            reads the inputs of all, which are alike.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Problem(NamedTuple):
     augmentations: Mapping[str, Augment] = MappingProxyType({})
     splits: Mapping[str, Any] = MappingProxyType({})
     recipes: Mapping[str, Recipe] = MappingProxyType({})
+    stem_width: int | None = 32
 
     def turned(self, knobs: Mapping[str, Any], seed: Any) -> "Problem":
         """The problem at some knobs, the others at rest.

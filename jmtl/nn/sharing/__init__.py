@@ -68,6 +68,18 @@ def make_sharing(
         ValueError: an unknown name or option (the nearest is suggested), an encoder without stages
             where they are needed, or no heads.
     """
+    arranged = arrange(name, encoder, heads, axis_name, **options)
+    return model(arranged.encoder, arranged.heads)._replace(common=arranged.common)
+
+
+def arrange(
+    name: str,
+    encoder: nn.Module,
+    heads: Mapping[str, nn.Module],
+    axis_name: str | None = None,
+    **options: Any,
+) -> Sharing:
+    """The modules of `make_sharing`'s model; arguments and errors are the same."""
     if name not in SHARINGS:
         raise ValueError(f"unknown sharing {name!r}; {nearest(name, SHARINGS)}")
     known = list(inspect.signature(SHARINGS[name]).parameters)[2:]
@@ -78,9 +90,13 @@ def make_sharing(
                 if known
                 else f"{name} has no options, got {option!r}"
             )
-    if axis_name is not None:
-        encoder = on_axis(encoder, axis_name)
-        heads = {task: on_axis(head, axis_name) for task, head in heads.items()}
-    arranged = SHARINGS[name](encoder, heads, **options)
-    built = model(arranged.encoder, arranged.heads, axis_name)
-    return built._replace(common=arranged.common)
+
+    def placed(module: nn.Module) -> nn.Module:
+        return module if axis_name is None else on_axis(module, axis_name)
+
+    made = SHARINGS[name](
+        placed(encoder), {k: placed(head) for k, head in heads.items()}, **options
+    )
+    return made._replace(
+        encoder=placed(made.encoder), heads={k: placed(head) for k, head in made.heads.items()}
+    )

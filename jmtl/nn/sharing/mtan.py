@@ -14,7 +14,7 @@ from jmtl.checks import check_count
 from jmtl.nn.convolution import image_conv
 from jmtl.nn.encoders.staged import Staged, features, with_features
 from jmtl.nn.layers import batch_norm, initialiser
-from jmtl.nn.sharing.parts import Sharing, finish, staged
+from jmtl.nn.sharing.parts import Sharing, borrowed, finish, staged
 
 
 class Attended(NamedTuple):
@@ -142,13 +142,13 @@ class Attention(nn.Module):
                 passing = Passing(u.shape[-1], self.momentum, self.axis_name)
                 if _smaller(attended, u):
                     attended = fitted(attended, u)
-                attended = self._borrowed(
-                    f"passing_{i - 1}", passing, given.passing[i - 1], attended, train
+                attended = borrowed(
+                    self, f"passing_{i - 1}", passing, given.passing[i - 1], attended, train
                 )
                 read = jnp.concatenate([read, fitted(attended, features(p))], axis=-1)
             attended = self._mask(i, read, features(p).shape[-1], train) * features(p)
         x = with_features(given.after[-1], attended)
-        representation = self._borrowed("neck", self.encoder, given.encoder, x, train, neck)
+        representation = borrowed(self, "neck", self.encoder, given.encoder, x, train, neck)
         return finish(self.head, representation, train)
 
     def _mask(
@@ -162,24 +162,6 @@ class Attention(nn.Module):
         x = nn.Dense(width, dtype=read.dtype, kernel_init=init, name=f"attend_{i}_h")(x)
         x = Norm(self.momentum, self.axis_name, name=f"attend_{i}_h_norm")(x, train)
         return nn.sigmoid(x)
-
-    def _borrowed(
-        self, name: str, module: nn.Module, params: Any, x: Any, train: bool, *rest: Any
-    ) -> Any:
-        """A module run on shared parameters; its running statistics are the task's own."""
-        if self.is_initializing():
-            fresh = module.init(self.make_rng("params"), x, False, *rest)
-            if "batch_stats" in fresh:
-                self.put_variable("batch_stats", name, fresh["batch_stats"])
-        variables = {"params": params}
-        if self.has_variable("batch_stats", name):
-            variables["batch_stats"] = self.get_variable("batch_stats", name)
-        rngs = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else None
-        if not (train and "batch_stats" in variables):
-            return module.apply(variables, x, train, *rest, rngs=rngs)
-        y, moved = module.apply(variables, x, train, *rest, rngs=rngs, mutable=["batch_stats"])
-        self.put_variable("batch_stats", name, moved["batch_stats"])
-        return y
 
 
 def _params(module: nn.Module, x: Any, key: PRNGKeyArray) -> Any:

@@ -109,3 +109,35 @@ def staged(encoder: nn.Module, sharing: str) -> tuple[Staged, list[range], range
             "mmoe, cgc or dselect_k"
         )
     return encoder, *spans(encoder)
+
+
+def borrowed(
+    part: nn.Module, name: str, module: nn.Module, params: Any, x: Any, train: bool, *rest: Any
+) -> Any:
+    """A module run by a task's part on shared parameters; what else it keeps is the task's own.
+
+    Args:
+        part: the task's part, inside its `__call__`; keeps running statistics and the like.
+        name: that these are kept under.
+        module: what is run.
+        params: its parameters.
+        x: what it reads.
+        train: whether statistics move, and dropout drops.
+        *rest: what else the module is called with.
+    """
+    module = module.clone(parent=None)
+    if part.is_initializing():
+        fresh = module.init(part.make_rng("params"), x, False, *rest)
+        for collection in set(fresh) - {"params"}:
+            part.put_variable(collection, name, fresh[collection])
+    own = [c for c in part.variables if c != "params" and part.has_variable(c, name)]
+    kept: dict[str, Any] = {c: part.get_variable(c, name) for c in own}
+    rngs = {"dropout": part.make_rng("dropout")} if part.has_rng("dropout") else None
+    if not (train and kept):
+        return module.apply({"params": params, **kept}, x, train, *rest, rngs=rngs)
+    y, moved = module.apply(
+        {"params": params, **kept}, x, train, *rest, rngs=rngs, mutable=list(kept)
+    )
+    for collection in kept:
+        part.put_variable(collection, name, moved[collection])
+    return y
