@@ -13,6 +13,7 @@ NAMES = (
     "smart_home",
     "scenes",
     "multi_mnist",
+    "spoken_digit",
 )
 """Of the files here that hold a problem, in the order in which they are listed."""
 

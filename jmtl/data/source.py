@@ -39,6 +39,7 @@ BUILDERS = {
     "nyuv2": "Nyuv2",
     "scenes": "Scenes",
     "smart_home": "SmartHome",
+    "spoken_digit": "SpokenDigit",
     "tabular": "Tabular",
 }
 """This package's own data sets: module and class. A configuration follows a slash: `scenes/96`."""
@@ -246,16 +247,19 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder, root: Path, extract
 
 
 def _what_to_download(builder: Any, manual: Path, error: Exception) -> str:
-    urls = [
-        url
+    missing = {
+        url: info.filename or url.rpartition("/")[2]
         for url, info in (builder.url_infos or {}).items()
         if not (info.filename and (manual / info.filename).exists())
-    ]
-    names = ", ".join(url.rpartition("/")[2] for url in urls) or "its files"
-    places = ", ".join(sorted({url.rpartition("/")[0] + "/" for url in urls})) or "its homepage"
+    }
+    tails = {url: url.rpartition("/")[2] for url in missing}
+    names = ", ".join(
+        name if name == tails[url] else f"{tails[url]} as {name}" for url, name in missing.items()
+    )
+    places = ", ".join(sorted({url.rpartition("/")[0] + "/" for url in missing}))
     return (
-        f"{builder.name} cannot be downloaded here ({type(error).__name__}): download {names}"
-        f" from {places} into {manual} and run again"
+        f"{builder.name} cannot be downloaded here ({type(error).__name__}): download "
+        f"{names or 'its files'} from {places or 'its homepage'} into {manual} and run again"
     )
 
 
