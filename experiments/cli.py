@@ -35,11 +35,15 @@ from experiments.config import (
 )
 from experiments.errors import UserError
 from experiments.labels import check_split
+from experiments.problem import Problem
 from experiments.problems import PROBLEMS
 from jmtl.methods import METHODS
 from jmtl.nn import ENCODERS, SHARINGS
 from jmtl.nn import summary as model_summary
 from jmtl.train import checkpoint
+
+MOST_NAMES = 8
+"""Of tasks that a line of `list` has."""
 
 TEMPERATURE = 2.0
 """Of the sampler of that name, unless the command says another."""
@@ -88,8 +92,7 @@ def list_(console: Console) -> None:
     problems = [
         (
             problem.name,
-            f"{problem.summary}; tasks {', '.join(task.name for task in problem.tasks)}; "
-            + (f"recipes {', '.join(problem.recipes)}; " if problem.recipes else "")
+            f"{problem.summary}; {_tasks(problem)}; {_source(problem)}; "
             + ("no download" if problem.offline else "downloads once"),
         )
         for problem in PROBLEMS.values()
@@ -107,6 +110,20 @@ def list_(console: Console) -> None:
         for name, text in rows:
             line = f"  {name:<{wide}}  {text}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _tasks(problem: Problem) -> str:
+    """The names of a problem's tasks; of many, their number and the first few."""
+    names = [task.name for task in problem.tasks]
+    if len(names) <= MOST_NAMES:
+        return f"tasks {', '.join(names)}"
+    return f"{len(names)} tasks: {', '.join(names[:3])}, …"
+
+
+def _source(problem: Problem) -> str:
+    """Where a problem's data comes from: what it says, or the names of its data sets."""
+    named = [problem.data] if isinstance(problem.data, str) else problem.data.values()
+    return problem.source or "data " + ", ".join(named)
 
 
 def _described(known: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -69,6 +69,7 @@ class Problem(NamedTuple):
         recipes: all recipes by name, `recipe` the first; none where there is one alone.
         stem_width: of several data sets, what each task's stem answers; None where the encoder
             reads the inputs of all, which are alike.
+        source: where the data comes from, and the bytes to download, in a few words; "": `data`.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Problem(NamedTuple):
     splits: Mapping[str, Any] = MappingProxyType({})
     recipes: Mapping[str, Recipe] = MappingProxyType({})
     stem_width: int | None = 32
+    source: str = ""
 
     def turned(self, knobs: Mapping[str, Any], seed: Any) -> "Problem":
         """The problem at some knobs, the others at rest.

@@ -14,6 +14,11 @@ NAMES = (
     "scenes",
     "multi_mnist",
     "spoken_digit",
+    "mnist_svhn",
+    "cifar100",
+    "smallnorb",
+    "shapes3d",
+    "celeb_a",
 )
 """Of the files here that hold a problem, in the order in which they are listed."""
 

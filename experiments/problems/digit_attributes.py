@@ -99,6 +99,7 @@ PROBLEM = Problem(
         batch_size=64,
     ),
     offline=True,
+    source="scikit-learn's digits",
     knobs={"conflict": 0.0, "scale": 0.0},
     turn=turn,
 )

@@ -32,6 +32,7 @@ PROBLEM = Problem(
         encoder="mlp", encoder_options={"hidden": (256, 128), "dropout": 0.3}, steps=3_000
     ),
     offline=True,
+    source="scikit-learn's digits",
     # By a pixel at most, along each axis; flips and zooms would make other digits.
     augmentations={"shift": augmentation({}, moves=(partial(crop, pad=1),))},
 )

@@ -36,4 +36,5 @@ PROBLEM = Problem(
         checkpoint_every=1_000,
     ),
     offline=False,
+    source="TFDS's mnist, 12 MB",
 )

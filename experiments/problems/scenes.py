@@ -92,6 +92,7 @@ def at(size: int) -> Problem:
             measure_every=50,
         ),
         offline=True,
+        source="pictures rendered here",
     )
 
 

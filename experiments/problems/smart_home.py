@@ -50,4 +50,5 @@ PROBLEM = Problem(
         batch_size=64,
     ),
     offline=True,
+    source="sentences written here",
 )

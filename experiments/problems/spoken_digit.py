@@ -46,4 +46,5 @@ PROBLEM = Problem(
         measure_every=50,
     ),
     offline=False,
+    source="recordings on GitHub, 16 MB",
 )

@@ -44,4 +44,5 @@ PROBLEM = Problem(
         weight_decay=0.01,
     ),
     offline=True,
+    source="scikit-learn's tables",
 )

@@ -32,10 +32,12 @@ from jmtl.data.tfds_compat import without_tensorflow
 from jmtl.methods import nearest
 
 BUILDERS = {
+    "celeb_a64": "CelebA64",
     "cityscapes": "Cityscapes",
     "digit_attributes": "DigitAttributes",
     "multi_digits": "MultiDigits",
     "multi_mnist": "MultiMnist",
+    "norb": "Norb",
     "nyuv2": "Nyuv2",
     "scenes": "Scenes",
     "smart_home": "SmartHome",
@@ -43,6 +45,9 @@ BUILDERS = {
     "tabular": "Tabular",
 }
 """This package's own data sets: module and class. A configuration follows a slash: `scenes/96`."""
+
+EXTRAS = {"h5py": "hdf5"}
+"""Of modules that some builders of TFDS read with: the extra of this package that installs it."""
 
 _CHUNK = 4096
 _RETRIES = 3  # TFDS's 10 keep a machine without a network waiting for minutes
@@ -109,6 +114,8 @@ def load(builder: tfds.core.DatasetBuilder, split: str) -> Source:
         raise ValueError(
             f"{builder.name} has no split {split!r}; it has {', '.join(builder.info.splits)}"
         )
+    # One filter, however often it is added.
+    absl_logging.get_absl_logger().addFilter(_not_about_opencv)
     return builder.as_data_source(split)
 
 
@@ -244,6 +251,19 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder, root: Path, extract
         raise DataUnavailable(_what_to_download(builder, manual, error)) from error
     except download_manager.NonMatchingChecksumError as error:
         raise DataUnavailable(_what_is_damaged(builder, manual)) from error
+    except ImportError as error:
+        module = getattr(error.__cause__, "name", None) or error.name  # TFDS says more, nameless
+        if module == "bs4":  # reads Google Drive's page that asks whether one is sure
+            raise DataUnavailable(_what_to_download(builder, manual, error)) from error
+        extra = f", or jmtl's extra {EXTRAS[module]}" if module in EXTRAS else ""
+        raise DataUnavailable(
+            f"{builder.name} is read with {module}, which is not installed: "
+            f"pip install {module}{extra}"
+        ) from error
+    except ValueError as error:
+        if "confirmation link for GDrive" not in str(error):
+            raise
+        raise DataUnavailable(_what_to_download(builder, manual, error)) from error
 
 
 def _what_to_download(builder: Any, manual: Path, error: Exception) -> str:
@@ -252,14 +272,19 @@ def _what_to_download(builder: Any, manual: Path, error: Exception) -> str:
         for url, info in (builder.url_infos or {}).items()
         if not (info.filename and (manual / info.filename).exists())
     }
-    tails = {url: url.rpartition("/")[2] for url in missing}
-    names = ", ".join(
-        name if name == tails[url] else f"{tails[url]} as {name}" for url, name in missing.items()
-    )
-    places = ", ".join(sorted({url.rpartition("/")[0] + "/" for url in missing}))
+    names, places = [], set()
+    for url, name in missing.items():
+        folder, _, tail = url.rpartition("/")
+        if "?" in tail:  # an address of Google Drive says neither a file's name nor a folder
+            names.append(name)
+            places.add(builder.info.homepage)
+        else:
+            names.append(name if name == tail else f"{tail} as {name}")
+            places.add(f"{folder}/")
     return (
         f"{builder.name} cannot be downloaded here ({type(error).__name__}): download "
-        f"{names or 'its files'} from {places or 'its homepage'} into {manual} and run again"
+        f"{', '.join(names) or 'its files'} from {', '.join(sorted(places)) or 'its homepage'} "
+        f"into {manual} and run again"
     )
 
 
@@ -272,7 +297,10 @@ def _what_is_damaged(builder: Any, manual: Path) -> str:
         and checksums.compute_url_info(manual / info.filename) != info
     ]
     if not damaged:
-        return f"a download of {builder.name} has a wrong checksum: run again to repeat it"
+        return (
+            f"a download of {builder.name} has a wrong checksum: run again to repeat it, or put "
+            f"its files into {manual}"
+        )
     return (
         f"{builder.name}: {', '.join(damaged)} in {manual} has a wrong checksum: download it again"
     )
@@ -284,6 +312,11 @@ def _remove(*paths: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _not_about_opencv(record: logging.LogRecord) -> bool:
+    """Whether TFDS has more to say than that it decodes pictures by Pillow."""
+    return not str(record.msg).startswith("OpenCV is not installed")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ builders and its image encoder call `tf.io.gfile`, `tf.compat` and `tf.image` by
 image arrays are encoded by Pillow; on exit all is as before. `sys.modules` is never touched, as
 other libraries look there to find out whether TensorFlow is in use.
 
-Covered: mnist and its kin (download manager, extraction, IDX files, images encoded as PNG).
+Covered: the download manager and its extraction (gzip, tar, zip), images encoded as PNG or JPEG,
+and what these read: mnist and its kin, cifar100, svhn_cropped, smallnorb, celeb_a, shapes3d.
 """
 
 import contextlib
@@ -45,8 +46,25 @@ def without_tensorflow(builder_class: type) -> Iterator[None]:
         yield
 
 
+class _Reader(io.BufferedReader):
+    """A file that can be read after its `with` as well, as TensorFlow's, which opens itself again.
+
+    TFDS lists an archive in a `with` of its own, and celeb_a reads the members when that is over.
+    The file is closed with the last that refers to it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(io.FileIO(path))
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def _open(path: str | os.PathLike[str], mode: str = "r") -> Any:
-    return open(path, mode)
+    return _Reader(path) if mode == "rb" else open(path, mode)
 
 
 def _as_text(value: str | bytes) -> str:
