@@ -17,6 +17,10 @@ def _images(side: int) -> jax.Array:
 
 
 _TEXT = {"tokens": _TOKENS, "mask": jnp.arange(5)[None] < _LENGTHS}
+_MOLECULES = {
+    "charges": jax.random.randint(jax.random.key(2), (B, 5), 0, 4),  # as tokens
+    "positions": 2 * jax.random.normal(jax.random.key(3), (B, 5, 3)),
+}
 _LARGE: dict[str, Any] = {"widths": (4, 4, 6), "blocks": (1, 1, 1)}
 
 TINY: dict[str, tuple[dict[str, Any], Any]] = {
@@ -27,6 +31,7 @@ TINY: dict[str, tuple[dict[str, Any], Any]] = {
     "resnet18": (_LARGE, _images(16)),
     "resnet34": ({**_LARGE, "blocks": (1, 2, 1)}, _images(16)),
     "resnet50": ({"widths": (2, 3), "blocks": (1, 1)}, _images(16)),
+    "schnet": ({"width": 4, "layers": 2, "gaussians": 5, "elements": 4}, _MOLECULES),
     "segnet": ({"widths": (4, 5), "convolutions": (2, 1)}, _images(8)),
     "transformer": ({"vocabulary": 7, "width": 4, "heads": 2, "max_length": 5}, _TEXT),
     "vgg16": (

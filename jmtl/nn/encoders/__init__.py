@@ -14,6 +14,7 @@ import flax.linen as nn
 
 from jmtl.methods import nearest
 from jmtl.nn.encoders.lenet import LeNet
+from jmtl.nn.encoders.message_passing import SchNet
 from jmtl.nn.encoders.mlp import MLP
 from jmtl.nn.encoders.resnet import ResNet, resnet18, resnet34, resnet50
 from jmtl.nn.encoders.segnet import SegNet
@@ -29,6 +30,7 @@ __all__ = [
     "VGG",
     "LeNet",
     "ResNet",
+    "SchNet",
     "SegNet",
     "Staged",
     "Transformer",
@@ -45,6 +47,7 @@ ENCODERS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "resnet18": resnet18,
         "resnet34": resnet34,
         "resnet50": resnet50,
+        "schnet": SchNet,
         "segnet": SegNet,
         "transformer": Transformer,
         "vgg16": VGG,
