@@ -19,6 +19,7 @@ NAMES = (
     "smallnorb",
     "shapes3d",
     "celeb_a",
+    "qm9",
 )
 """Of the files here that hold a problem, in the order in which they are listed."""
 

@@ -35,6 +35,7 @@ BUILDERS = {
     "celeb_a64": "CelebA64",
     "cityscapes": "Cityscapes",
     "digit_attributes": "DigitAttributes",
+    "molecules": "Molecules",
     "multi_digits": "MultiDigits",
     "multi_mnist": "MultiMnist",
     "norb": "Norb",
