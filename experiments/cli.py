@@ -92,8 +92,9 @@ def list_(console: Console) -> None:
     problems = [
         (
             problem.name,
-            f"{problem.summary}; {_tasks(problem)}; {_source(problem)}; "
-            + ("no download" if problem.offline else "downloads once"),
+            f"{problem.summary}; {_tasks(problem)}; "
+            + (f"recipes {', '.join(problem.recipes)}; " if problem.recipes else "")
+            + f"{_source(problem)}; {_way(problem)}",
         )
         for problem in PROBLEMS.values()
     ]
@@ -124,6 +125,13 @@ def _source(problem: Problem) -> str:
     """Where a problem's data comes from: what it says, or the names of its data sets."""
     named = [problem.data] if isinstance(problem.data, str) else problem.data.values()
     return problem.source or "data " + ", ".join(named)
+
+
+def _way(problem: Problem) -> str:
+    """How a problem's data gets there."""
+    if problem.by_hand:
+        return "files by hand"
+    return "no download" if problem.offline else "downloads once"
 
 
 def _described(known: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -234,6 +242,7 @@ def _train(command: Train, console: Console) -> None:
     title = f"{problem.name}, test split, after {summary['steps']:,} steps, seed {config.seed}"
     console.print(show.scores_table(title, {config.method: summary["test"]}))
     _say_what_is_missing(summary["test"], "test", console)
+    _say_what_test_scores_are(problem, summary["test"], console)
     console.print(f"{summary['seconds']:.1f} s on {summary['devices']}", highlight=False)
     _where(folder, config, command.data_dir, console)
 
@@ -288,6 +297,8 @@ def evaluate(command: Evaluate, console: Console) -> None:
     title = f"{problem.name}, {command.split} split, after {found.step:,} steps"
     console.print(show.scores_table(title, {config.method: scores}))
     _say_what_is_missing(scores, command.split, console)
+    if command.split == "test":
+        _say_what_test_scores_are(problem, scores, console)
 
 
 def _say_what_is_missing(
@@ -297,6 +308,19 @@ def _say_what_is_missing(
     for task, metrics in scores.items():
         if all(map(math.isnan, metrics.values())):
             console.print(f"no score for {task}: the {split} split has no label for it")
+
+
+def _say_what_test_scores_are(
+    problem: Problem, scores: Mapping[str, Mapping[str, float]], console: Console
+) -> None:
+    """The problem's protocol, and the scores against its published base."""
+    lines = [problem.protocol]
+    if problem.base is not None:
+        from experiments import published
+
+        lines.append(published.sentence(problem, problem.base, scores))
+    for line in filter(None, lines):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def study(command: Study, console: Console) -> None:

@@ -69,7 +69,7 @@ def scores(problem: Problem, data_dir: Path, split: str) -> dict[str, dict[str, 
 
     parts = [
         (*jax.device_get(labels(raw)), jax.tree.map(lambda x: x > 0, weight))
-        for raw, weight in batches_of(splits("train"))
+        for raw, weight in batches_of(splits("train"), problem.evaluation_rows)
     ]
     answers = {}
     for task in problem.tasks:
@@ -92,7 +92,6 @@ def scores(problem: Problem, data_dir: Path, split: str) -> dict[str, dict[str, 
         return outputs, model_state
 
     blind = Model(*(apply,) * 4, encoder=None, heads={})  # type: ignore[arg-type]
+    batches = batches_of(splits(split), problem.evaluation_rows)
     # As parameters: XLA would compute with constants of this size while it compiles.
-    return evaluate(
-        blind, problem.tasks, problem.to_batch, answers, None, batches_of(splits(split))
-    )
+    return evaluate(blind, problem.tasks, problem.to_batch, answers, None, batches)

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.config import RunConfig
 from experiments.errors import UserError
-from experiments.parts import EVALUATION_ROWS, batches_of
+from experiments.parts import batches_of
 from experiments.problem import Problem
 from experiments.run import model_of
 from jmtl.data.several import several
@@ -50,7 +50,7 @@ def features(
         return {"features": wide, "labels": dict(batch.labels), "present": dict(batch.present)}
 
     parts = []
-    for raw, weight in batches_of(split, EVALUATION_ROWS):
+    for raw, weight in batches_of(split, problem.evaluation_rows):
         found = jax.device_get(encoded(state.params, state.model_state, raw))
         parts.append(jax.tree.map(lambda x, rows=weight > 0: x[rows], found))
     whole = jax.tree.map(lambda *x: np.concatenate(x), *parts)

@@ -21,9 +21,6 @@ from jmtl.nn import Model, make_encoder, make_heads, make_sharing, with_stems
 SAMPLERS = ("proportional", "temperature", "round_robin")
 """How the rows of a batch are dealt out to several data sets; see `jmtl.data.several`."""
 
-EVALUATION_ROWS = 1_000
-"""The most examples that are evaluated together."""
-
 _PARTS = 16
 
 
@@ -155,7 +152,7 @@ def open_splits(problem: Problem, data_dir: Path) -> Callable[[str], Any]:
     return split
 
 
-def batches_of(split: Any, most: int = EVALUATION_ROWS) -> Iterator[tuple[dict[str, Any], Any]]:
+def batches_of(split: Any, most: int) -> Iterator[tuple[dict[str, Any], Any]]:
     """`jmtl.data.loading.evaluation_batches` of at most so many examples of each data set."""
     rows = by_source(lambda _, n: min(most, n), source.lengths(split))
     return loading.evaluation_batches(split, rows)

@@ -48,6 +48,18 @@ class Recipe(NamedTuple):
     schedule: Sequence[tuple[int, float]] = ()
 
 
+class Base(NamedTuple):
+    """Published numbers of networks that were trained for one task each, for Δm.
+
+    Attributes:
+        scores: by task and metric, on the test split.
+        source: where they are printed.
+    """
+
+    scores: Mapping[str, Mapping[str, float]]
+    source: str
+
+
 class Problem(NamedTuple):
     """A data set, its tasks, a model and a recipe: one file in `experiments/problems/`.
 
@@ -70,6 +82,11 @@ class Problem(NamedTuple):
         stem_width: of several data sets, what each task's stem answers; None where the encoder
             reads the inputs of all, which are alike.
         source: where the data comes from, and the bytes to download, in a few words; "": `data`.
+        by_hand: whether its files must be put there by hand.
+        validation: whether it has a validation split, by which a study chooses.
+        protocol: what scores of the test split are of, in one line; "" where nothing is to be said.
+        base: what the scores of the test split are compared with, if there is anything.
+        evaluation_rows: the most examples that are evaluated together.
     """
 
     name: str
@@ -86,6 +103,11 @@ class Problem(NamedTuple):
     recipes: Mapping[str, Recipe] = MappingProxyType({})
     stem_width: int | None = 32
     source: str = ""
+    by_hand: bool = False
+    validation: bool = True
+    protocol: str = ""
+    base: Base | None = None
+    evaluation_rows: int = 1_000
 
     def turned(self, knobs: Mapping[str, Any], seed: Any) -> "Problem":
         """The problem at some knobs, the others at rest.

@@ -141,7 +141,8 @@ def scores(
     """The metrics of a state on a split, by task."""
     params, model_state = jax.device_get((state.params, state.model_state))
     net = model_of(config, problem)
-    return evaluate(net, problem.tasks, problem.to_batch, params, model_state, batches_of(split))
+    batches = batches_of(split, problem.evaluation_rows)
+    return evaluate(net, problem.tasks, problem.to_batch, params, model_state, batches)
 
 
 def restored(

@@ -20,6 +20,10 @@ NAMES = (
     "shapes3d",
     "celeb_a",
     "qm9",
+    "nyuv2",
+    "nyuv2_published",
+    "cityscapes",
+    "cityscapes_published",
 )
 """Of the files here that hold a problem, in the order in which they are listed."""
 

@@ -95,6 +95,11 @@ def resolve(command: Study) -> tuple[StudyConfig, list[str]]:
             f"{problem.name} trains from several data sets, and a study takes problems of one: "
             "use train"
         )
+    if not problem.validation:
+        raise UserError(
+            "a study chooses steps and hyperparameters on a validation split, and "
+            f"{problem.name} has none: use train, or a problem that has one"
+        )
     saved = saved_devices(_folder(command) / "study.json", "config", "devices")
     devices = choose(command.devices, command.width, saved if command.resume else None)
     name, recipe = find_recipe(problem, command.recipe)

@@ -42,6 +42,8 @@ def open_data(problem: Problem, data_dir: Path, devices: int) -> Data:
     for name, split in found.items():
         check_split(problem, split, name)
 
+    rows = problem.evaluation_rows
+
     def placed(tree: Any) -> Any:
         return place(tree, devices, shared=True)
 
@@ -49,6 +51,6 @@ def open_data(problem: Problem, data_dir: Path, devices: int) -> Data:
         example_of(found["train"]),
         {name: len(split) for name, split in found.items()},
         placed(source.as_arrays(found["train"])),
-        placed(training.evaluation_arrays(found["validation"])),
-        placed(training.evaluation_arrays(found["test"])),
+        placed(training.evaluation_arrays(found["validation"], rows)),
+        placed(training.evaluation_arrays(found["test"], rows)),
     )

@@ -276,9 +276,14 @@ def selection_score(
     return jnp.where(jnp.isnan(score), -jnp.inf, score)
 
 
-def evaluation_arrays(split: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """A split as batches of one size: arrays `[N, B, ...]` by feature, and weights `[N, B]`."""
-    batches = list(batches_of(split))
+def evaluation_arrays(split: Any, most: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """A split as batches of one size: arrays `[N, B, ...]` by feature, and weights `[N, B]`.
+
+    Args:
+        split: one source.
+        most: rows of a batch.
+    """
+    batches = list(batches_of(split, most))
     raw = {name: np.stack([batch[name] for batch, _ in batches]) for name in batches[0][0]}
     return raw, np.stack([weights for _, weights in batches])
 

@@ -86,6 +86,34 @@ def zoom(key: PRNGKeyArray, old: Size, new: Size, low: float = 0.8, high: float 
     return Affine(jnp.eye(2) / factor, jnp.zeros(2))
 
 
+def scale_crop(
+    key: PRNGKeyArray, old: Size, new: Size, scales: Sequence[float] = (1.0, 1.2, 1.5)
+) -> Affine:
+    """A window anywhere in the image, enlarged by one of a few scales.
+
+    Args:
+        key: of the scale and the place.
+        old: the old image's size.
+        new: the new one's; where it is at most the old one, nothing outside the image is read.
+        scales: alike in chance, at least 1: the window's sides are the image's divided by one.
+
+    Raises:
+        ValueError: there is no scale, or one below 1.
+
+    References:
+        PAD-Net (Xu et al., CVPR 2018), as the papers after MTAN augment NYUv2.
+    """
+    if not scales or min(scales) < 1:
+        raise ValueError(f"scale_crop: scales of at least 1, got {tuple(scales)}")
+    which, where = jax.random.split(key)
+    sides = jnp.array(old) / jax.random.choice(which, jnp.array(scales))
+    step = sides / jnp.array(new)
+    # From the middle of the first pixel to that of the last, in the image less in the window.
+    room = (jnp.array(old) - 1 - step * (jnp.array(new) - 1)) / 2
+    place = room * jax.random.uniform(where, (2,), minval=-1.0)
+    return Affine(jnp.diag(step), place)
+
+
 def shear(key: PRNGKeyArray, old: Size, new: Size, most: float = 0.2) -> Affine:
     """Rows shifted sideways, by up to `most` of their distance from the middle either way."""
     del old, new

@@ -16,7 +16,7 @@ class Cityscapes(NpyFolders, skip_registration=True):  # type: ignore[call-arg]
     SIZE = (128, 256)
     PARTS: ClassVar = {
         "image": Part(3, np.float32),
-        "label": Part(None, np.int8),
+        "label": Part(None, np.int8, also="label_7"),
         "depth": Part(1, np.float32),
     }
-    SOURCE = "cityscapes2.zip, linked from github.com/lorenmt/mtan"
+    SOURCE = "the 128x256 version of CityScapes linked from github.com/lorenmt/mtan"

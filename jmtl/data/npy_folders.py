@@ -4,7 +4,7 @@
     val/image/0.npy    val/label/0.npy    val/depth/0.npy    …
 
 These files come from the authors of MTAN, whose page links to them; LibMTL and the line of papers
-after Nash-MTL read the same. They are put by hand into `DATA_DIR/downloads/manual/NAME`.
+after CAGrad and Nash-MTL read the same. They are put by hand into `DATA_DIR/downloads/manual/NAME`.
 
 Two protocols are told apart by the configuration:
 
@@ -34,10 +34,12 @@ class Part(NamedTuple):
         channels: of the file's arrays `[H, W, channels]`; None: they are `[H, W]`, and so are those
             of one channel once they are read.
         dtype: what values become.
+        also: another name that the folder may have, "" for none.
     """
 
     channels: int | None
     dtype: Any
+    also: str = ""
 
 
 class NpyFolders(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -95,7 +97,7 @@ class NpyFolders(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
             yield (
                 key,
                 {
-                    name: self._read(folder / name / f"{row}.npy", part)
+                    name: self._read(_folder(folder, name, part) / f"{row}.npy", part)
                     for name, part in self.PARTS.items()
                 },
             )
@@ -103,17 +105,18 @@ class NpyFolders(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
     def _count(self, root: Path, folder: str) -> int:
         """The examples of a folder; each part has as many files, 0.npy to the last."""
         counts = {}
-        for name in self.PARTS:
-            files = {path.name for path in (root / folder / name).glob("*.npy")}
+        for name, part in self.PARTS.items():
+            inside = _folder(root / folder, name, part)
+            files = {path.name for path in inside.glob("*.npy")}
             if not files:
                 raise DataUnavailable(
                     f"{self.name} cannot be downloaded by a program: put its folders train and "
                     f"val, each with {', '.join(self.PARTS)}, into {root} ({self.SOURCE}); no "
-                    f".npy file is in {root / folder / name}"
+                    f".npy file is in {inside}"
                 )
             for row in range(len(files)):
                 if f"{row}.npy" not in files:
-                    raise DataUnavailable(f"{root / folder / name / f'{row}.npy'} is missing")
+                    raise DataUnavailable(f"{inside / f'{row}.npy'} is missing")
             counts[name] = len(files)
         if len(set(counts.values())) > 1:
             found = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
@@ -133,3 +136,9 @@ class NpyFolders(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
         return values.astype(part.dtype).reshape(
             self.SIZE if part.channels in (None, 1) else expected
         )
+
+
+def _folder(above: Path, name: str, part: Part) -> Path:
+    """The folder of a part: under its other name where it has that alone."""
+    other = above / (part.also or name)
+    return other if other.is_dir() and not (above / name).is_dir() else above / name

@@ -20,4 +20,4 @@ class Nyuv2(NpyFolders, skip_registration=True):  # type: ignore[call-arg]
         "depth": Part(1, np.float32),
         "normal": Part(3, np.float32),
     }
-    SOURCE = "nyuv2.zip, linked from github.com/lorenmt/mtan"
+    SOURCE = "the pre-processed NYUv2 linked from github.com/lorenmt/mtan"

@@ -9,7 +9,17 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jmtl.data.affine import Affine, compose, identity, warp, warp_label
-from jmtl.data.augment import augmentation, colour, crop, cut_out, flip, shear, sometimes, zoom
+from jmtl.data.augment import (
+    augmentation,
+    colour,
+    crop,
+    cut_out,
+    flip,
+    scale_crop,
+    shear,
+    sometimes,
+    zoom,
+)
 from jmtl.tasks import batch, labels
 
 RNG = np.random.default_rng(0)
@@ -135,6 +145,22 @@ def test_labels_are_still_what_their_tasks_take():
     lengths = np.linalg.norm(found["facing"], axis=-1)
     np.testing.assert_allclose(lengths[lengths > 0], 1, rtol=1e-6)
     assert 0 < (lengths == 0).mean() < 0.5
+
+
+def test_a_scaled_crop_is_a_window_inside_the_image():
+    draw = jax.jit(jax.vmap(lambda key: scale_crop(key, (12, 18), (12, 18), (1.0, 1.5, 3.0))))
+    found = draw(jax.random.split(jax.random.key(0), 300))
+    scales = 1 / np.asarray(found.matrix[:, 0, 0])
+    np.testing.assert_allclose(np.unique(scales.round(4)), [1, 1.5, 3])
+    assert min(np.mean(np.abs(scales - s) < 0.01) for s in (1, 1.5, 3)) > 0.2
+    np.testing.assert_allclose(found.matrix, np.eye(2) / scales[:, None, None], rtol=1e-6)
+    # Its middle is at most so far from the image's that its outer pixels' middles lie inside.
+    room = np.array([11, 17]) / 2 * (1 - 1 / scales[:, None])
+    assert (np.abs(found.offset) <= room + 1e-5).all()
+    far = np.abs(np.asarray(found.offset)[scales > 2]) / room[scales > 2]
+    assert far.max(axis=0).min() > 0.9
+    with pytest.raises(ValueError, match=r"scales of at least 1, got \(0\.5, 1\.0\)"):
+        scale_crop(jax.random.key(0), (12, 18), (12, 18), (0.5, 1.0))
 
 
 # What leaves things as they are

@@ -62,11 +62,25 @@ def test_no_files(tmp_path):
         source.prepare("cityscapes", tmp_path)
     assert str(refusal.value) == (
         "cityscapes cannot be downloaded by a program: put its folders train and val, each with "
-        f"image, label, depth, into {where} (cityscapes2.zip, linked from github.com/"
-        f"lorenmt/mtan); no .npy file is in {where / 'train/image'}"
+        f"image, label, depth, into {where} (the 128x256 version of CityScapes linked from "
+        f"github.com/lorenmt/mtan); no .npy file is in {where / 'train/image'}"
     )
     assert not (tmp_path / "cityscapes/own/1.0.0").exists()
     assert Cityscapes.SIZE == (128, 256)
+
+
+def test_a_folder_may_have_its_other_name(tmp_path, monkeypatch):
+    # As MTAN's authors name it, beside labels of 2 and 19 classes.
+    monkeypatch.setattr(Cityscapes, "SIZE", (2, 3))
+    for part in COUNTS:
+        for name in ("image", "label_7", "depth"):
+            shape = {"image": (2, 3, 3), "depth": (2, 3, 1)}.get(name, (2, 3))
+            path = tmp_path / "downloads/manual/cityscapes" / part / name / "0.npy"
+            path.parent.mkdir(parents=True)
+            np.save(path, np.full(shape, len(part)))
+    builder = source.prepare("cityscapes/published", tmp_path)
+    arrays = source.as_arrays(source.load(builder, "train"))
+    np.testing.assert_array_equal(arrays["label"], np.full((1, 2, 3), 5))
 
 
 def damaged(path):

@@ -206,9 +206,9 @@ def test_factors_that_cannot_be_used_leave_no_folder(flags, message, tmp_path, d
 # The representation as a file
 
 
-def test_features_are_the_encoders_for_every_example(state, monkeypatch):
-    monkeypatch.setattr(features, "EVALUATION_ROWS", 16)  # 50 examples: the last batch is padded
-    found = features.features(RESNET, PROBLEM, state, tiny.SPLITS["test"])
+def test_features_are_the_encoders_for_every_example(state):
+    few = PROBLEM._replace(evaluation_rows=16)  # of 50 examples: the last batch is padded
+    found = features.features(RESNET, few, state, tiny.SPLITS["test"])
     raw = tiny.SPLITS["test"].arrays
     encode = runs.model_of(RESNET, PROBLEM).encode
     inputs = PROBLEM.to_batch(raw).inputs
