@@ -19,6 +19,7 @@ NAMES = (
     "smallnorb",
     "shapes3d",
     "celeb_a",
+    "oxford_iiit_pet",
     "qm9",
     "nyuv2",
     "nyuv2_published",

@@ -49,4 +49,5 @@ PROBLEM = Problem(
         measure_every=500,
     ),
     offline=False,
+    source="TFDS's qm9 from figshare, 87 MB",
 )

@@ -40,6 +40,7 @@ BUILDERS = {
     "multi_mnist": "MultiMnist",
     "norb": "Norb",
     "nyuv2": "Nyuv2",
+    "pets": "Pets",
     "scenes": "Scenes",
     "smart_home": "SmartHome",
     "spoken_digit": "SpokenDigit",

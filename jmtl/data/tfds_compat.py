@@ -7,7 +7,8 @@ image arrays are encoded by Pillow; on exit all is as before. `sys.modules` is n
 other libraries look there to find out whether TensorFlow is in use.
 
 Covered: the download manager and its extraction (gzip, tar, zip), images encoded as PNG or JPEG,
-and what these read: mnist and its kin, cifar100, svhn_cropped, smallnorb, celeb_a, shapes3d.
+and what these read: mnist and its kin, cifar100, svhn_cropped, smallnorb, celeb_a, shapes3d,
+oxford_iiit_pet (whose builder reads some pictures and writes them as JPEG).
 """
 
 import contextlib
@@ -81,7 +82,27 @@ def _encode_image(encoder: Any, image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _decode_image(content: bytes) -> np.ndarray:
+    """The pixels `[height, width, channels]` of a PNG, JPEG, GIF or BMP file: 1, 3 or 4 channels.
+
+    Of several frames it gives the first, where TensorFlow gives all.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        pixels = np.asarray(image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB"))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _encode_jpeg(pixels: np.ndarray) -> SimpleNamespace:
+    """A JPEG file of `[height, width, 1 or 3]`, in TensorFlow's quality, as what has `numpy()`."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.save(buffer, format="jpeg", quality=95)
+    return SimpleNamespace(numpy=buffer.getvalue)
+
+
 _TENSORFLOW = SimpleNamespace(
-    io=SimpleNamespace(gfile=SimpleNamespace(GFile=_open)),
+    io=SimpleNamespace(gfile=SimpleNamespace(GFile=_open), encode_jpeg=_encode_jpeg),
     compat=SimpleNamespace(as_text=_as_text),
+    image=SimpleNamespace(decode_image=_decode_image),
+    shape=np.shape,
 )

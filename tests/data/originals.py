@@ -25,13 +25,14 @@ def put(monkeypatch, data_dir, name, files):
     Args:
         monkeypatch: pytest's; undoes what is told, and refuses the network.
         data_dir: the folder of all data sets.
-        name: TFDS's.
+        name: TFDS's, or a class of ours.
         files: bytes by name; those that TFDS does not know are an error.
     """
     monkeypatch.setattr(requests.Session, "get", refuse)
-    manual = data_dir / "downloads" / "manual" / name
+    builder = tfds.builder_cls(name) if isinstance(name, str) else name
+    manual = data_dir / "downloads" / "manual" / builder.name
     manual.mkdir(parents=True)
-    known = tfds.builder_cls(name).url_infos
+    known = builder.url_infos
     urls = {info.filename: url for url, info in known.items()}
     for file, content in files.items():
         (manual / file).write_bytes(content)
@@ -59,10 +60,10 @@ def norb(values):
     return gzip.compress(header + values.astype(values.dtype.newbyteorder("<")).tobytes(), mtime=0)
 
 
-def tar_gz(files):
-    """A compressed tape archive of bytes by path."""
+def tar(files, kind="gz"):
+    """A tape archive of bytes by path, compressed by `kind`: "gz", "bz2" or "" for not at all."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+    with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as archive:
         for path, content in files.items():
             member = tarfile.TarInfo(path)
             member.size = len(content)
@@ -109,7 +110,7 @@ def cifar100(train, test):
         "fine_label_names.txt": names(100),
     }
     return {
-        "cifar-100-binary.tar.gz": tar_gz(
+        "cifar-100-binary.tar.gz": tar(
             {f"cifar-100-binary/{name}": content for name, content in files.items()}
         )
     }

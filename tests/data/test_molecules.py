@@ -3,13 +3,14 @@ from importlib import metadata
 
 import numpy as np
 import pytest
+import requests
 
 from experiments.problems.qm9 import PROBLEM, to_batch
 from jmtl.data import source
 from jmtl.data.errors import DataUnavailable
 from jmtl.data.molecules import MAX_ATOMS, TARGETS
 from jmtl.tasks import check_labels
-from tests.data.archives import no_network, put, tar  # noqa: F401
+from tests.data import originals
 
 COUNT = 14
 UNCHARACTERIZED = (3, 8)
@@ -64,11 +65,11 @@ def tiny(monkeypatch, tmp_path):
     uncharacterized = [f"  {i}  C#N  x  y" for i in UNCHARACTERIZED]
     molecules = {f"dsgdb9nsd_{i:06d}.xyz": xyz(i) for i in MOLECULES}
     contents = {
-        qm9._ATOMREF_URL: table(5, atoms),
-        qm9._UNCHARACTERIZED_URL: table(9, uncharacterized),
-        qm9._MOLECULES_URL: tar(molecules, "w:bz2"),
+        "atomref.txt": table(5, atoms),
+        "uncharacterized.txt": table(9, uncharacterized),
+        "dsgdb9nsd.xyz.tar.bz2": originals.tar(molecules, "bz2"),
     }
-    put(monkeypatch, tmp_path, qm9.Builder, contents)
+    originals.put(monkeypatch, tmp_path, "qm9", contents)
     return tmp_path
 
 
@@ -82,7 +83,6 @@ def values_of(charges, labels):
     ]
 
 
-@pytest.mark.usefixtures("no_network")
 def test_molecules_and_their_targets(tiny):
     builder = source.prepare("molecules", tiny)
     known = source.prepare("molecules", tiny).info.metadata
@@ -126,8 +126,8 @@ def test_another_pandas_is_named(tmp_path, monkeypatch, found):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.usefixtures("no_network")
-def test_without_network_says_what_to_download_and_under_which_name(tmp_path):
+def test_without_network_says_what_to_download_and_under_which_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(requests.Session, "get", originals.refuse)
     with pytest.raises(DataUnavailable) as caught:
         source.prepare("molecules", tmp_path)
     message = str(caught.value)

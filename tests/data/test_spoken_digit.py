@@ -4,13 +4,14 @@ import wave
 
 import numpy as np
 import pytest
+import requests
 
 from experiments.problems.spoken_digit import PROBLEM, to_batch
 from jmtl.data import source
 from jmtl.data.errors import DataUnavailable
 from jmtl.data.spoken_digit import LENGTH, SPEAKERS, SpokenDigit, read_wav
 from jmtl.tasks import check_labels
-from tests.data.archives import no_network, put, tar  # noqa: F401
+from tests.data import originals
 
 (URL,) = SpokenDigit.url_infos
 ROOT = "free-spoken-digit-dataset-1.0.10"
@@ -39,11 +40,10 @@ def tiny(monkeypatch, tmp_path):
         for (d, speaker, i), samples in SOUNDS.items()
     }
     files = {f"{ROOT}/README.md": b"words", **recordings}
-    put(monkeypatch, tmp_path, SpokenDigit, {URL: tar(files)})
+    originals.put(monkeypatch, tmp_path, SpokenDigit, {f"{ROOT}.tar.gz": originals.tar(files)})
     return tmp_path
 
 
-@pytest.mark.usefixtures("no_network")
 def test_recordings_and_their_labels(tiny):
     builder = source.prepare("spoken_digit", tiny)
     for split, indices in {"test": (0, 4), "validation": (5, 9), "train": (10, 49)}.items():
@@ -71,8 +71,8 @@ def test_another_form_of_sound_is_refused(tmp_path):
         read_wav(tmp_path / "0_theo_0.wav")
 
 
-@pytest.mark.usefixtures("no_network")
-def test_without_network_says_what_to_download_and_under_which_name(tmp_path):
+def test_without_network_says_what_to_download_and_under_which_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(requests.Session, "get", originals.refuse)
     with pytest.raises(DataUnavailable) as caught:
         source.prepare("spoken_digit", tmp_path)
     assert f"download v1.0.10.tar.gz as {ROOT}.tar.gz from {URL.rpartition('/')[0]}/" in str(

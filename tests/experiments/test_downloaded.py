@@ -10,6 +10,7 @@ import jmtl
 from experiments import parts
 from experiments.problems import PROBLEMS
 from jmtl.data.molecules import MAX_ATOMS, TARGETS
+from jmtl.data.pets import SIZE
 from jmtl.data.spoken_digit import LENGTH
 from jmtl.tasks import check_labels, task_losses
 from jmtl.train.state import fresh_state
@@ -29,6 +30,12 @@ RAW = {
         "charges": RNG.choice([0, 1, 6, 7, 8, 9], (B, MAX_ATOMS)).astype(np.uint8),
         "positions": RNG.normal(size=(B, MAX_ATOMS, 3)).astype(np.float32),
         "targets": RNG.normal(size=(B, len(TARGETS))).astype(np.float32),
+    },
+    "oxford_iiit_pet": {
+        "image": RNG.integers(0, 256, (B, SIZE, SIZE, 3)).astype(np.uint8),
+        "mask": RNG.integers(0, 3, (B, SIZE, SIZE)).astype(np.uint8),
+        "breed": np.arange(B, dtype=np.int32),
+        "species": np.arange(B, dtype=np.int32) % 2,
     },
 }
 """By problem, a raw batch."""
@@ -51,9 +58,15 @@ def test_the_recipe_fits_the_data(name):
 
     found = jax.eval_shape(losses, jax.random.key(0), batch.inputs)
     assert [loss.shape for loss in found] == [()] * len(problem.tasks)
+    for augment in problem.augmentations.values():
+        shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch))
+        assert jax.eval_shape(augment, jax.random.key(0), batch) == shapes
 
 
-SMALL = {"qm9": {"width": 4, "layers": 1, "gaussians": 4}}
+SMALL = {
+    "oxford_iiit_pet": {"widths": (4,), "blocks": (1,), "stem": "large", "dense": True},
+    "qm9": {"width": 4, "layers": 1, "gaussians": 4},
+}
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))

@@ -39,6 +39,8 @@ PUBLISHED = {
         "smallnorb": ("smallnorb",),
         "shapes3d": ("shapes3d",),
         "celeb_a": ("celeb_a",),
+        "oxford_iiit_pet": ("oxford_iiit_pet",),
+        "qm9": ("qm9",),
     }.items()
 }
 """Bytes of the files of each data set, before tests put other files in their place."""
