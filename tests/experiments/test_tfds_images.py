@@ -325,7 +325,7 @@ def test_list_counts_many_tasks(capsys):
     assert main(["list"]) == 0
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("  celeb_a ")]
     assert "40 tasks: 5_o_Clock_Shadow, Arched_Eyebrows, Attractive, …; " in line
-    assert len(line) < 200
+    assert "Young" not in line
 
 
 def test_reading_pictures_says_nothing_of_other_libraries(data, monkeypatch, caplog):
