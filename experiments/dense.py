@@ -1,4 +1,4 @@
-"""What the problems of dense tasks share: protocols, epochs, and the published augmentation."""
+"""What the problems of dense tasks share: protocols, published recipes and augmentation."""
 
 import math
 from functools import partial
@@ -53,6 +53,34 @@ def segnet_mtan(rows: int, batch_size: int, steps_per_dispatch: int) -> Recipe:
         checkpoint_every=2_000,
         measure_every=100,
         augment=AUGMENTATION,
+    )
+
+
+def deeplab(rows: int, batch_size: int, steps_per_dispatch: int) -> Recipe:
+    """DeepLab on ResNet-50 with a pyramid in each head, as LibMTL trains it.
+
+    Adam with a rate of 1e-4, halved after 100 of 200 epochs, and 1e-5 times the weights in the
+    gradient; pictures as they are. LibMTL begins with torchvision's weights of ImageNet
+    (`--encoder-weights FILE`; without, the encoder is drawn), leaves the last part of a batch of
+    every epoch out, and resizes answers with their corners aligned.
+
+    Args:
+        rows: of the training split.
+        batch_size: rows a step.
+        steps_per_dispatch: what a stream stacks is so many batches.
+    """
+    return Recipe(
+        encoder="deeplab",
+        head_options={"atrous": (12, 24, 36)},
+        optimizer="adam_l2",
+        weight_decay=1e-5,
+        steps=steps_of(EPOCHS, rows, batch_size),
+        schedule=((steps_of(EPOCHS / 2, rows, batch_size), 0.5),),
+        batch_size=batch_size,
+        learning_rate=1e-4,
+        steps_per_dispatch=steps_per_dispatch,
+        checkpoint_every=1_000,
+        measure_every=100,
     )
 
 

@@ -2,6 +2,7 @@
 
     python -m experiments train cityscapes --method pcgrad
     python -m experiments train cityscapes_published --method pcgrad
+    python -m experiments train cityscapes_published --recipe deeplab --encoder-weights FILE
 
 The files are put by hand into DATA_DIR/downloads/manual/cityscapes (`jmtl.data.npy_folders` has the
 layout): the authors of MTAN link them, 2,975 streets to train and 500 to test, 128×256 pixels, with
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 from experiments.dense import (
     AUGMENTATION,
     Protocol,
+    deeplab,
     published_augmentation,
     segnet_mtan,
     told,
@@ -38,9 +40,9 @@ BASE = Base(
         "segmentation": {"miou": 0.7401, "pixel_accuracy": 0.9316},
         "depth": {"abs_error": 0.0125, "rel_error": 27.77},
     },
-    "of CAGrad, as in github.com/Cranial-XIX/FAMO, experiments/cityscapes/utils.py",
+    "SegNet, one network a task, of CAGrad, as in github.com/Cranial-XIX/FAMO, "
+    "experiments/cityscapes/utils.py",
 )
-"""SegNet, a network a task."""
 
 
 def to_batch(raw: Mapping[str, Any]) -> Batch:
@@ -53,7 +55,10 @@ def at(protocol: Protocol, size: tuple[int, int] = Cityscapes.SIZE) -> Problem:
     """The problem under a protocol, of pictures of a size."""
     rows = training_rows(FILES, protocol)
     published = protocol == "published"
-    recipes = {"segnet_mtan": segnet_mtan(rows, batch_size=8, steps_per_dispatch=20)}
+    recipes = {
+        "segnet_mtan": segnet_mtan(rows, batch_size=8, steps_per_dispatch=20),
+        "deeplab": deeplab(rows, batch_size=64, steps_per_dispatch=5),
+    }
     return Problem(
         name="cityscapes_published" if published else "cityscapes",
         summary=f"streets of {size[0]}×{size[1]} pixels, {rows:,} training pictures"

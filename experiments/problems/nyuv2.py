@@ -2,6 +2,7 @@
 
     python -m experiments train nyuv2 --method pcgrad
     python -m experiments train nyuv2_published --method pcgrad
+    python -m experiments train nyuv2_published --recipe deeplab --encoder-weights FILE
 
 The files are put by hand into DATA_DIR/downloads/manual/nyuv2 (`jmtl.data.npy_folders` has the
 layout): the authors of MTAN link them, 795 rooms to train and 654 to test, 288×384 pixels. Once
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 from experiments.dense import (
     AUGMENTATION,
     Protocol,
+    deeplab,
     published_augmentation,
     segnet_mtan,
     told,
@@ -46,9 +48,9 @@ BASE = Base(
             "within_30": 0.6915,
         },
     },
-    "of CAGrad, as in github.com/AvivNavon/nash-mtl, experiments/nyuv2/utils.py",
+    "SegNet, one network a task, of CAGrad, as in github.com/AvivNavon/nash-mtl, "
+    "experiments/nyuv2/utils.py",
 )
-"""SegNet, a network a task."""
 
 
 def to_batch(raw: Mapping[str, Any]) -> Batch:
@@ -65,7 +67,10 @@ def at(protocol: Protocol, size: tuple[int, int] = Nyuv2.SIZE) -> Problem:
     """The problem under a protocol, of pictures of a size."""
     rows = training_rows(FILES, protocol)
     published = protocol == "published"
-    recipes = {"segnet_mtan": segnet_mtan(rows, batch_size=2, steps_per_dispatch=20)}
+    recipes = {
+        "segnet_mtan": segnet_mtan(rows, batch_size=2, steps_per_dispatch=20),
+        "deeplab": deeplab(rows, batch_size=8, steps_per_dispatch=10),
+    }
     return Problem(
         name="nyuv2_published" if published else "nyuv2",
         summary=f"rooms of {size[0]}×{size[1]} pixels, {rows} training pictures"

@@ -3,6 +3,7 @@
 Nothing outside this package imports flax.
 """
 
+from jmtl.nn.atrous import AtrousHead
 from jmtl.nn.encoders import (
     ENCODERS,
     GRU,
@@ -41,6 +42,7 @@ __all__ = [
     "MLP",
     "SHARINGS",
     "VGG",
+    "AtrousHead",
     "DenseHead",
     "Dropout",
     "LeNet",

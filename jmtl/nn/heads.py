@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from jmtl import tasks
 from jmtl.methods import nearest
+from jmtl.nn.atrous import AtrousHead
 from jmtl.nn.convolution import image_conv
 from jmtl.nn.layers import Dropout, activation, initialiser
 
@@ -177,8 +178,19 @@ def tagging(num_tags: int, **options: Any) -> DenseHead:
     return DenseHead(num_tags, reads="sequence", **options)
 
 
-def dense(features: int, size: tuple[int, int] | None = None, **options: Any) -> MapHead:
-    """A head that answers a map `[B, H, W, features]`; options are `MapHead`'s."""
+def dense(
+    features: int, size: tuple[int, int] | None = None, atrous: Sequence[int] = (), **options: Any
+) -> MapHead | AtrousHead:
+    """A head that answers a map `[B, H, W, features]`.
+
+    Args:
+        features: the size of the output's last dimension.
+        size: height and width of the map. Default: the representation's.
+        atrous: the dilations of a spatial pyramid, DeepLab's; none: no pyramid.
+        **options: `AtrousHead`'s where there is one, else `MapHead`'s.
+    """
+    if atrous:
+        return AtrousHead(features, size, tuple(atrous), **options)
     return MapHead(features, size, **options)
 
 

@@ -1,5 +1,7 @@
 """Pretrained encoders: torchvision's weights for `resnet18`, `resnet34`, `resnet50` and `vgg16`.
 
+`deeplab` takes those of `resnet50`.
+
 They come in files of the safetensors format, which is short enough to read here: eight bytes that
 say how long a JSON header is, the header with each array's dtype, shape and place, then the bytes.
 The package of that name would be one more dependency, and gives NumPy no bfloat16.

@@ -24,7 +24,7 @@ METRICS = {
 SMALL = {
     "encoder_options": {"widths": (4,), "convolutions": (1,)},
     "sharing": "hard",  # mtan compiles four times as long
-    "head_options": {"hidden": (4,)},
+    "head_options": {"hidden": ()},
     "steps": 2,
     "batch_size": 2,
     "schedule": ((1, 0.5),),
@@ -117,13 +117,25 @@ def test_missing_files_are_asked_for_in_one_line(tmp_path, capsys):
     ],
 )
 def test_published_epochs_in_steps(name, steps, halved):
+    many = PROBLEMS[name].recipes["deeplab"]
+    assert many.steps == -(-steps * PROBLEMS[name].recipe.batch_size // many.batch_size)
     recipe = PROBLEMS[name].recipe
     assert (recipe.steps, recipe.schedule) == (steps, ((halved, 0.5),))
     assert recipe is PROBLEMS[name].recipes["segnet_mtan"]
     assert PROBLEMS[name].validation == (not name.endswith("published"))
 
 
-@pytest.mark.parametrize(("recipe", "parameters"), [("segnet_mtan", 43_675_921)])
+PYRAMID = 2048 * 256 * (1 + 3 * 9 + 1) + 5 * 256 * 256 + 9 * 256 * 256 + 7 * 2 * 256
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [
+        ("segnet_mtan", 43_675_921),
+        # ResNet-50 without its classifier, a pyramid a task, and answers of 13, 1 and 3 numbers.
+        ("deeplab", 25_557_032 - 2_049_000 + 3 * PYRAMID + 257 * 17),
+    ],
+)
 def test_recipes_fit_their_pictures(recipe, parameters):
     # Shapes alone, at the published size.
     problem = PROBLEMS["nyuv2"]

@@ -113,7 +113,7 @@ def test_parameters_and_statistics_stay_float32_in_half_precision(name):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state))
 
 
-SAME_CODE = {"resnet", "resnet18", "resnet34", "vit"}  # as resnet50, transformer
+SAME_CODE = {"deeplab", "resnet", "resnet18", "resnet34", "vit"}  # as resnet50, transformer
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,19 @@ def test_a_residual_block_with_zero_convolutions_passes_its_input_on():
     )
     expected = jax.nn.relu(convolved / np.sqrt(1 + 1e-5)).mean((1, 2))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_deeplab_is_resnet50_on_a_map_eight_times_smaller():
+    # Thus torchvision's weights of the one are those of the other.
+    shape = (1, 64, 96, 3)
+    (found, variables), (_, plain) = (
+        shapes(nn.make_encoder(name), shape) for name in ("deeplab", "resnet50")
+    )
+    assert {part: x.shape for part, x in found.items()} == {
+        "map": (1, 8, 12, 2048),
+        "vector": (1, 2048),
+    }
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, plain)
 
 
 @pytest.mark.parametrize("block", ["basic", pytest.param("bottleneck", marks=pytest.mark.slow)])

@@ -67,3 +67,51 @@ def test_a_map_from_a_vector_is_refused():
     head = nn.make_head(tasks.depth("t").head)
     with pytest.raises(ValueError, match=r"representation \[B, H, W, C\], got \(2, 5\): use an"):
         head.init(jax.random.key(0), jnp.zeros((2, 5)), False)
+
+
+def explicit(x, kernel, rate):
+    """A convolution of `[H, W, C]` by sums over the pixels that a dilated kernel reads."""
+    reach = rate * (len(kernel) // 2)
+    padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)))
+    total = np.zeros((*x.shape[:2], kernel.shape[-1]))
+    for i, j in np.ndindex(kernel.shape[:2]):
+        rows, columns = slice(i * rate, i * rate + len(x)), slice(j * rate, j * rate + x.shape[1])
+        total += padded[rows, columns] @ kernel[i, j]
+    return np.maximum(total / np.sqrt(1 + 1e-5), 0)  # batch norm as it begins, and ReLU
+
+
+def test_an_atrous_pyramid_is_the_formula():
+    task = tasks.segmentation("t", 3)
+    (head,) = nn.make_heads([task], atrous=[2, 3], width=4, dropout=0.5).values()
+    x = jax.random.normal(jax.random.key(0), (1, 6, 7, 2))
+    output, variables = jax.jit(lambda key: head.init_with_output(key, x, False))(jax.random.key(1))
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+    kernel = lambda name: p[f"{name}_conv"]["kernel"]
+    x = np.asarray(x[0], np.float64)
+    mean = explicit(x.mean((0, 1), keepdims=True), kernel("mean"), 1)
+    branches = [
+        explicit(x, kernel("near"), 1),
+        explicit(x, kernel("dilated_2"), 2),
+        explicit(x, kernel("dilated_3"), 3),
+        np.broadcast_to(mean, (6, 7, 4)),
+    ]
+    joined = explicit(np.concatenate(branches, -1), kernel("join"), 1)
+    mixed = explicit(joined, kernel("mix"), 1)
+    expected = mixed @ p["answer"]["kernel"][0, 0] + p["answer"]["bias"]
+    np.testing.assert_allclose(output[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_atrous_pyramid_in_training_and_resized():
+    head = nn.make_head(tasks.depth("t", (8, 10)).head, atrous=(1,), width=4, dtype="bfloat16")
+    given = jax.ShapeDtypeStruct((2, 4, 5, 3), jnp.bfloat16)
+    variables = jax.eval_shape(lambda key, x: head.init(key, x, False), jax.random.key(0), given)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    rngs = {"dropout": jax.random.key(1)}
+    train = lambda v, x: head.apply(v, x, True, rngs=rngs, mutable=["batch_stats"])
+    output, moved = jax.eval_shape(train, variables, given)
+    assert (output.shape, output.dtype) == ((2, 8, 10, 1), jnp.float32)
+    assert jax.tree.structure(moved) == jax.tree.structure(
+        {"batch_stats": variables["batch_stats"]}
+    )
+    with pytest.raises(ValueError, match=r"representation \[B, H, W, C\], got \(2, 5\): use an"):
+        head.init(jax.random.key(0), jnp.zeros((2, 5)), False)

@@ -24,6 +24,7 @@ _MOLECULES = {
 _LARGE: dict[str, Any] = {"widths": (4, 4, 6), "blocks": (1, 1, 1)}
 
 TINY: dict[str, tuple[dict[str, Any], Any]] = {
+    "deeplab": ({"widths": (2, 3, 4), "blocks": (1, 1, 1)}, _images(16)),
     "gru": ({"vocabulary": 7, "width": 4, "layers": 2, "bidirectional": False}, _TEXT),
     "lenet": ({"widths": (3, 4), "features": 6}, _images(16)),
     "mlp": ({"hidden": (6, 5)}, _images(4)),

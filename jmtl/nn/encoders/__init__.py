@@ -16,7 +16,7 @@ from jmtl.methods import nearest
 from jmtl.nn.encoders.lenet import LeNet
 from jmtl.nn.encoders.message_passing import SchNet
 from jmtl.nn.encoders.mlp import MLP
-from jmtl.nn.encoders.resnet import ResNet, resnet18, resnet34, resnet50
+from jmtl.nn.encoders.resnet import ResNet, deeplab, resnet18, resnet34, resnet50
 from jmtl.nn.encoders.segnet import SegNet
 from jmtl.nn.encoders.staged import Staged
 from jmtl.nn.encoders.text import GRU, Transformer
@@ -40,6 +40,7 @@ __all__ = [
 
 ENCODERS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {
+        "deeplab": deeplab,
         "gru": GRU,
         "lenet": LeNet,
         "mlp": MLP,

@@ -1,6 +1,6 @@
 """Residual networks: torchvision's, and a small one for small images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -69,10 +69,11 @@ class ResNet(Staged):
     block of every stage but the first is at stride 2.
 
     `resnet18`, `resnet34` and `resnet50` are torchvision's architectures, without the classifier
-    `fc`: that is a head's. A torchvision name becomes a path here by writing `_` before a number
-    and `/` for every other dot: `layer1.0.conv1.weight` is `layer1_0/conv1/kernel`, transposed from
-    OIHW to HWIO. Of a norm, `weight` is `scale`; `running_mean` and `running_var` are `mean` and
-    `var` in the `batch_stats` of the model state.
+    `fc`: that is a head's. `deeplab` is `resnet50` with dilation, of the same parameters; its
+    pyramid is an option of dense heads (`jmtl.nn.AtrousHead`). A torchvision name becomes a path
+    here by writing `_` before a number and `/` for every other dot: `layer1.0.conv1.weight` is
+    `layer1_0/conv1/kernel`, transposed from OIHW to HWIO. Of a norm, `weight` is `scale`;
+    `running_mean` and `running_var` are `mean` and `var` in the `batch_stats` of the model state.
 
     Attributes:
         widths: Width of each stage; the representation has the last, times 4 for bottlenecks.
@@ -205,8 +206,21 @@ def convolution(
     )
 
 
-_LARGE: dict[str, Any] = {"widths": (64, 128, 256, 512), "stem": "large"}
+def _named(doc: str, **options: Any) -> Callable[..., ResNet]:
+    """A ResNet of other defaults, with a line on what it is."""
+    made = partial(ResNet, widths=(64, 128, 256, 512), stem="large", **options)
+    made.__doc__ = doc
+    return made
 
-resnet18 = partial(ResNet, **_LARGE, blocks=(2, 2, 2, 2))
-resnet34 = partial(ResNet, **_LARGE, blocks=(3, 4, 6, 3))
-resnet50 = partial(ResNet, **_LARGE, blocks=(3, 4, 6, 3), block="bottleneck")
+
+_50: dict[str, Any] = {"blocks": (3, 4, 6, 3), "block": "bottleneck"}
+
+resnet18 = _named("torchvision's ResNet-18.", blocks=(2, 2, 2, 2))
+resnet34 = _named("torchvision's ResNet-34.", blocks=(3, 4, 6, 3))
+resnet50 = _named("torchvision's ResNet-50.", **_50)
+deeplab = _named(
+    "ResNet-50 whose last two stages dilate: a map 8 times smaller than the image, as DeepLab's.",
+    **_50,
+    dense=True,
+    output_stride=8,
+)
