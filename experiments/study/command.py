@@ -42,7 +42,11 @@ def run(command: Study, console: Console) -> None:
             data_dir=command.data_dir,
             resume=command.resume,
             watcher=watcher,
-            about={"command": command_line(command), "not_served": not_served},
+            about={
+                "command": command_line(command),
+                "not_served": not_served,
+                "protocol": find_problem(config.problem).protocol,
+            },
         )
     terminal.report(load(folder), folder, console)
 

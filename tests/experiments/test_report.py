@@ -19,6 +19,7 @@ from experiments.study.config import Arm
 from experiments.study.report import grid, write
 from experiments.study.report import summary as summaries
 from experiments.study.report.labels import label
+from experiments.study.report.page import page
 from experiments.study.report.rows import COLUMNS
 from experiments.study.report.terminal import study_table
 from experiments.study.results import ArmResult, load
@@ -407,6 +408,15 @@ def test_one_seed_has_no_intervals_and_no_tests(one_seed):
     assert "With one seed there are no intervals." in text
     intervals = [e for _, e in page_of(one_seed[1]).elements if e.get("class") == "interval"]
     assert len(intervals) == 2  # of two programs' costs, over turns
+
+
+def test_a_protocol_and_a_schedule_are_said(one_seed):
+    found, _ = numbers_of(one_seed[1])
+    setting = {**found["setting"], "protocol": "published: all rows", "schedule": [[1500, 0.5]]}
+    text = "".join(Page(page(found | {"setting": setting}, numbers_of(one_seed[1])[1], [])).text)
+    assert "published: all rows" in text
+    assert "rates × 0.5 from step 1,500 on" in text
+    assert "rates ×" not in "".join(page_of(one_seed[1]).text)
 
 
 def test_nothing_but_failures_is_still_a_report(all_failed):

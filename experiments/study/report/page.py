@@ -71,6 +71,10 @@ def _setting(summary: Mapping[str, Any]) -> str:
     heads = ", ".join(f"{k} {v}" for k, v in setting["head_options"].items())
     ways = [f"{k} {v}" for k, v in setting["sharing_options"].items()]
     shared = ", ".join([f"{setting['sharing']} sharing", *ways])
+    rates = "".join(
+        f"; rates × {markup.number(factor, 'g')} from step {markup.number(step, ',d')} on"
+        for step, factor in setting["schedule"]
+    )
     versions = ", ".join(f"{name} {version}" for name, version in setting["versions"].items())
     examples = ", ".join(
         f"{markup.number(n, ',d')} {escape(split)}" for split, n in setting["examples"].items()
@@ -84,6 +88,7 @@ def _setting(summary: Mapping[str, Any]) -> str:
         (name, html)
         for name, html in (
             ("problem", escape(setting["problem"])),
+            ("protocol", escape(setting["protocol"])),
             ("tasks", tasks),
             ("examples", examples),
             ("arms", f"{whole('arms')}, {whole('trainings')} trainings"),
@@ -95,6 +100,7 @@ def _setting(summary: Mapping[str, Any]) -> str:
                 f"{whole('steps')} steps of {escape(setting['optimizer'])} on batches of "
                 f"{whole('batch_size')}, a look at the validation split every "
                 f"{whole('evaluate_every')}"
+                + rates
                 + (
                     "; methods' updates have the norm of the equal-weights gradient"
                     if setting["norm_matched"]
