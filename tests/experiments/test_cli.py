@@ -322,8 +322,6 @@ def test_a_way_of_sharing_and_its_options(tmp_path, data_dir, capsys):
         (["mmoe", "2"], "--sharing takes a name and option=value, as mmoe experts=4: '2'"),
     ):
         assert refused(capsys, train(data_dir, tmp_path / "no", "--sharing", *given)) == answer
-    tables = ["train", "tabular", "--data-dir", str(data_dir), "--out", str(tmp_path / "no")]
-    assert "has several data sets" in refused(capsys, [*tables, "--sharing", "mmoe"])
     assert not (tmp_path / "no").exists()
 
 
