@@ -321,6 +321,11 @@ def _not_about_opencv(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("OpenCV is not installed")
 
 
+def _not_about_retries(record: logging.LogRecord) -> bool:
+    """Whether a connection has more to say than that it tries again."""
+    return not str(record.msg).startswith("Retrying")
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Holds an exclusive lock on a file; the system lets it go when the process ends."""
@@ -337,6 +342,8 @@ def _quiet() -> Iterator[None]:
     tqdm_utils.display_progress_bar(False)
     absl_logging.set_verbosity(absl_logging.ERROR)
     connections.setLevel(logging.ERROR)
+    # The first download that fails ends a preparation, and the others go on in their threads.
+    connections.addFilter(_not_about_retries)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

@@ -1,6 +1,7 @@
 """TFDS's image problems, from few examples in the files that the data sets are published in."""
 
 import io
+import logging
 import sys
 
 import h5py
@@ -319,6 +320,17 @@ def test_sizes_that_are_said_are_those_of_the_files():
         for data_set, size in data_sets.items():
             assert data_set in said
             assert (f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB") in said
+
+
+def test_other_downloads_that_fail_later_say_nothing(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(requests.Session, "get", originals.refuse)
+    with pytest.raises(UserError):
+        open_splits(PROBLEMS["celeb_a"], tmp_path)
+    connections = logging.getLogger("urllib3.connectionpool")
+    connections.warning("Retrying (%r) after connection broken by '%r': %s", 0, "no name", "/uc")
+    assert not caplog.records
+    connections.warning("Connection pool is full")
+    assert len(caplog.records) == 1
 
 
 def test_list_counts_many_tasks(capsys):
