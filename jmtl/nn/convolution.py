@@ -1,10 +1,14 @@
-"""Convolutions that stay fast inside loops on a CPU.
+"""Convolutions that are fast on a CPU, inside loops too.
 
 XLA on a CPU brings the backward convolutions into a fast form in a program's outermost computation
 alone. In the body of a `scan`, where a training step lies, they ran 20 to 90 times slower (jax 0.10
 and 0.12; 3×3, 16 images of 32×32, 24 to 32 channels: 640 ms for 17 ms). As slices and one product
 of matrices they cost there what they cost outside, at most twice the fast form, and less under
 `vmap`, where a convolution becomes a grouped one.
+
+Narrow images that are pooled go faster still by whole rows, see `conv_max_pool`. Joint gradients of
+LeNet, 256 images of 28×28, 2 cores, jax 0.10: 11 ms for 62, and 16 ms for 89 for those of two
+tasks, where PyTorch takes 18 and 26.
 """
 
 from collections.abc import Sequence
@@ -13,6 +17,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -90,3 +95,77 @@ def image_conv(features: int, size: Sequence[int], *more: Any, **options: Any) -
     """
     options["conv_general_dilated"] = conv_general_dilated
     return nn.Conv(features, size, *more, **options)
+
+
+WIDEST = 32
+"""The widest image whose convolution goes by whole rows."""
+
+
+def conv_max_pool(
+    lhs: Float[Array, "B H W C"], rhs: Float[Array, "kh kw C D"], window: int = 2
+) -> Float[Array, "B h w D"]:
+    """The maximum over windows of a convolution without padding.
+
+    Both are one product of matrices: `kh` rows of the image, whole, times the kernel laid out as a
+    band matrix, whose columns are ordered so that the members of a window lie `w D` numbers apart.
+    Of the band most is zero, W / kw times the arithmetic; but no patch is copied, pixels are read
+    `kh` times instead of `kh kw`, and the maximum and its gradient run over long rows. Where
+    several are equal the first has the gradient, as in `flax.linen.max_pool`.
+
+    Args:
+        lhs: Images.
+        rhs: The kernel.
+        window: Height and width of the windows, which touch; what is left over at the end is not
+            looked at.
+    """
+    size, width, features = rhs.shape[0], lhs.shape[2], rhs.shape[3]
+    h = (lhs.shape[1] - size + 1) // window
+    rows = jnp.stack([lhs[:, i : i + h * window] for i in range(size)], axis=2)
+    band = _band(rhs, width, window)
+    y = rows.reshape(-1, size * width * lhs.shape[3]) @ band.reshape(-1, band.shape[-1])
+    y = y.reshape(-1, window**2, band.shape[-1] // window)
+    largest = y[:, 0]
+    for i in range(1, window**2):
+        member = y[:, i]
+        largest = jnp.where((member > largest) | jnp.isnan(member), member, largest)
+    return largest.reshape(len(lhs), h, -1, features)
+
+
+def _band(
+    rhs: Float[Array, "kh kw C D"], width: int, window: int
+) -> Float[Array, "kh W C columns"]:
+    """The kernel at every place of a row; columns run over window, place of window, channel."""
+    size = rhs.shape[1]
+    places = np.arange((width - size + 1) // window)
+    at = np.zeros((size, width, window, len(places)), rhs.dtype)
+    for j in range(size):
+        for i in range(window):
+            at[j, places * window + i + j, i, places] = 1
+    band = jnp.einsum("jxiw,hjcd->hxciwd", at, rhs, precision=lax.Precision.HIGHEST)
+    return band.reshape(*band.shape[:3], -1)
+
+
+def pooled_conv(
+    x: Float[Array, "B H W C"], features: int, size: int, window: int = 2, **options: Any
+) -> Float[Array, "B h w D"]:
+    """A square convolution without padding and the maximum over windows, by the faster way.
+
+    Called inside a module's `__call__`; the parameters are those of a `flax.linen.Conv`.
+
+    Args:
+        x: Images.
+        features: Channels of the output.
+        size: Height and width of the kernel.
+        window: Height and width of the windows.
+        **options: flax's: dtype, kernel_init, name.
+    """
+    if jax.default_backend() != "cpu" or x.shape[2] > WIDEST:
+        y = image_conv(features, (size, size), padding="VALID", **options)(x)
+        return nn.max_pool(y, (window, window), strides=(window, window))
+
+    def pooled(lhs: Any, rhs: Any, *_: Any, **__: Any) -> Any:
+        return conv_max_pool(lhs, rhs, window)
+
+    # Flax adds the bias to the maxima: it is the same for all members of a window.
+    made = nn.Conv(features, (size, size), padding="VALID", conv_general_dilated=pooled, **options)
+    return made(x)

@@ -2,9 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
 from jax import lax
 
-from jmtl.nn.convolution import conv_general_dilated, image_conv
+from jmtl.nn.convolution import WIDEST, conv_general_dilated, conv_max_pool, image_conv, pooled_conv
 
 IMAGES = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
@@ -59,3 +60,65 @@ def test_no_convolution_is_left_in_a_program_on_a_cpu():
     text = str(jax.make_jaxpr(lambda p: layer.apply(p, x))(params))
     assert "dot_general" in text
     assert "conv_general_dilated[" not in text
+
+
+def plain(window):
+    def run(x, w):
+        y = lax.conv_general_dilated(x, w, (1, 1), "VALID", **IMAGES)
+        return linen.max_pool(y, (window, window), strides=(window, window))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "window", "whole"),
+    [((3, 16, 16, 1), 5, 2, False), ((2, 11, 13, 3), 3, 3, False), ((2, 9, 8, 2), 2, 2, True)],
+)
+def test_a_pooled_convolution_is_the_pool_of_the_convolution(shape, size, window, whole):
+    """Of whole numbers many are equal: the first has the gradient."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    draw = (
+        (lambda key, shape: jax.random.randint(key, shape, -1, 2).astype(float))
+        if whole
+        else (jax.random.normal)
+    )
+    x, w = draw(keys[0], shape), draw(keys[1], (size, size, shape[-1], 4))
+
+    def pulled(conv):
+        def run(x, w):
+            y, back = jax.vjp(conv, x, w)
+            return y, back(jax.random.normal(keys[2], y.shape))
+
+        return jax.jit(run)(x, w)
+
+    found = pulled(lambda x, w: conv_max_pool(x, w, window))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(pulled(plain(window))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pooled_convolution_keeps_what_is_no_number_and_is_differentiated_forwards():
+    x, w = jnp.ones((1, 6, 6, 1)), jnp.ones((3, 3, 1, 2))
+    broken = conv_max_pool(x.at[0, 0, 0, 0].set(jnp.nan), w)
+    assert jnp.isnan(broken[0, 0, 0]).all()
+    assert jnp.isfinite(broken[0, 1, 1]).all()
+    _, moved = jax.jvp(lambda w: conv_max_pool(x, w), (w,), (w,))
+    np.testing.assert_array_equal(moved, np.full((1, 2, 2, 2), 9.0))
+
+
+def test_wide_images_are_convolved_by_patches_with_the_same_parameters():
+    class Layer(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return pooled_conv(x, 2, 3, name="conv")
+
+    shapes = [
+        jax.eval_shape(Layer().init, jax.random.key(0), jnp.ones((1, 8, wide, 1)))
+        for wide in (WIDEST, WIDEST + 1)
+    ]
+    assert shapes[0] == shapes[1]
+    text = [
+        str(jax.make_jaxpr(Layer().init)(jax.random.key(0), jnp.ones((1, 8, wide, 1))))
+        for wide in (WIDEST, WIDEST + 1)
+    ]
+    assert "reduce_window" not in text[0]
+    assert "reduce_window" in text[1]

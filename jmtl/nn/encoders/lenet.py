@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jmtl.nn.convolution import image_conv
+from jmtl.nn.convolution import pooled_conv
 from jmtl.nn.encoders.staged import Block, Staged, images
 from jmtl.nn.layers import Dropout, initialiser
 
@@ -49,17 +49,18 @@ class LeNet(Staged):
         self, i: int, x: Float[Array, "B H W *C"], train: bool
     ) -> Float[Array, "B H2 W2 C2"]:
         x = images(x, "lenet", smallest=16) if i == 0 else x
-        x = image_conv(
+        x = pooled_conv(
+            x,
             self.widths[i],
-            (5, 5),
-            padding="VALID",
+            5,
             dtype=self.dtype,
             kernel_init=initialiser(self.kernel_init),
             name=f"Conv_{i}",
-        )(x)
+        )
+        # Before the pool in the papers: a channel is dropped or scaled whole, so that it is alike.
         if self.dropout and i == len(self.widths) - 1:
             x = Dropout(self.dropout, True, self.axis_name, name="Dropout_0")(x, train)
-        return nn.relu(nn.max_pool(x, (2, 2), strides=(2, 2)))
+        return nn.relu(x)
 
     def _dense(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B F"]:
         del train
