@@ -13,9 +13,12 @@ import jmtl
 from experiments.speed.clock import Run, Spread, interleaved
 from experiments.speed.floor import Passes, Rates, floor, parts
 from experiments.speed.models import MODELS, Dtype, Sizes, build, draw, to_batch
-from experiments.speed.steps import Program, compile_step, make_method, strategies_of
+from experiments.speed.steps import Program, compile_steps, make_method, strategies_of
 from jmtl.gradients import Strategy
 from jmtl.train.state import init_params
+
+STEPS = 10
+"""Of a dispatch, unless the command says another number: `train` has a hundred."""
 
 
 class Cell(NamedTuple):
@@ -28,6 +31,7 @@ class Cell(NamedTuple):
         strategies: how task gradients are computed.
         dtype: what the model computes in.
         rows: examples a step; None is the model's own number.
+        steps: of a dispatch.
     """
 
     model: str
@@ -36,6 +40,7 @@ class Cell(NamedTuple):
     strategies: tuple[Strategy, ...] = ("auto",)
     dtype: Dtype = "float32"
     rows: int | None = None
+    steps: int = STEPS
 
     def __str__(self) -> str:
         """The cell in a few words."""
@@ -87,7 +92,7 @@ class Row(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """A program of a cell before it is timed: a `Row` without its times."""
+    """A program of a cell before it is timed: a `Row` without its times, and the steps of a run."""
 
     source: str
     method: str
@@ -96,6 +101,7 @@ class Timed(NamedTuple):
     megabytes: float
     compile_seconds: float
     transfers: float | None
+    steps: int = 1
 
 
 def sizes_of(cell: Cell) -> Sizes:
@@ -137,7 +143,7 @@ def measure(
                 say(f"{cell}: {name} {strategy}: left out, the time being over")
                 continue
             try:
-                program = compile_step(built, method, strategy)
+                program = compile_steps(built, method, strategy, cell.steps)
                 program.run(1)
             except jax.errors.JaxRuntimeError as error:  # no memory, above all
                 say(f"{cell}: {name} {strategy}: {str(error).splitlines()[0][:120]}")
@@ -145,14 +151,22 @@ def measure(
             timed.append(_timed(name, strategy, program, trace))
     if with_peers:
         timed += _peers(cell, say)
-    times = interleaved([one.run for one in timed], repeats, seconds)
+    taken = interleaved([one.run for one in timed], repeats, seconds)
+    times = [Spread(*(x / one.steps for x in time)) for one, time in zip(timed, taken, strict=True)]
     return rows(cell, passes, rates, timed, times)
 
 
 def _timed(method: str, strategy: str, program: Program, trace: bool) -> Timed:
     copies = transfers(program.run) if trace else None
     return Timed(
-        "jmtl", method, strategy, program.run, program.megabytes, program.compile_seconds, copies
+        "jmtl",
+        method,
+        strategy,
+        program.run,
+        program.megabytes,
+        program.compile_seconds,
+        copies if copies is None else copies / program.steps,
+        program.steps,
     )
 
 
@@ -223,13 +237,13 @@ def rows(
     return found
 
 
-def transfers(run: Run, steps: int = 4) -> float | None:
-    """Copies between host and device in a step, from a profiler's trace; None on a CPU."""
+def transfers(run: Run, times: int = 4) -> float | None:
+    """Copies between host and device in a run, from a profiler's trace; None on a CPU."""
     if jax.default_backend() == "cpu":
         return None
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            run(steps)
+            run(times)
         found = [
             jax.profiler.ProfileData.from_file(str(path))
             for path in Path(folder).rglob("*.xplane.pb")
@@ -243,7 +257,7 @@ def transfers(run: Run, steps: int = 4) -> float | None:
             for event in line.events
         ]
     # Nothing at all is a profiler that may not look.
-    return sum(1 for name in names if _COPY.search(name)) / steps if names else None
+    return sum(1 for name in names if _COPY.search(name)) / times if names else None
 
 
 _COPY = re.compile(r"memcpy\W*(h2d|d2h|htod|dtoh)", re.IGNORECASE)

@@ -108,7 +108,7 @@ def check(options: Options) -> None:
         for name in names:
             if name not in known:
                 raise UserError(f"unknown {flag} {name!r}: {nearest(name, known)}")
-    for flag in ("tasks", "seeds", "aggregation", "repeats", "batch"):
+    for flag in ("tasks", "seeds", "aggregation", "repeats", "batch", "dispatch"):
         value = getattr(options, flag)
         numbers = value if isinstance(value, tuple) else () if value is None else (value,)
         if any(number < 1 for number in numbers):
@@ -143,8 +143,9 @@ def plan(options: Options) -> tuple[Item, ...]:
     if options.preset == "gpu":
         return GPU
     strategies: tuple[Strategy, ...] = options.strategies or all_strategies()  # type: ignore[assignment]
+    steps = options.dispatch
     items: list[Item] = [
-        Cell(model, k, options.methods, strategies, options.dtype, options.batch)
+        Cell(model, k, options.methods, strategies, options.dtype, options.batch, steps)
         for model, k in itertools.product(options.models, options.tasks)
     ]
     if options.seeds:

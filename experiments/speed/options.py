@@ -28,6 +28,8 @@ class Options:
     """What the models compute in; parameters and inner products are float32."""
     batch: int | None = None
     """Examples a step; default: the model's own number."""
+    dispatch: int = 10
+    """Steps that one call of a compiled program does; `train` has a hundred, and PyTorch one."""
     peers: bool = False
     """Time PyTorch too, and TorchJD where it is installed."""
     seeds: tuple[int, ...] = ()

@@ -4,27 +4,31 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+from jax import lax
 
 import jmtl
 from experiments.speed.clock import Run
 from experiments.speed.models import Built, draw, to_batch
 from jmtl.gradients import STRATEGIES, Strategy
-from jmtl.train.state import init_state
+from jmtl.tasks import Batch
+from jmtl.train.state import TrainState, init_state
 from jmtl.train.step import make_step
 
 
 class Program(NamedTuple):
-    """A compiled step.
+    """Compiled steps.
 
     Attributes:
-        run: does n steps, each from the state that the one before left.
+        run: does n dispatches, each from the state that the one before left.
         compile_seconds: tracing and compiling.
-        megabytes: temporaries and outputs of the compiled step.
+        megabytes: temporaries and outputs of the compiled program.
+        steps: of a dispatch.
     """
 
     run: Run
     compile_seconds: float
     megabytes: float
+    steps: int = 1
 
 
 def make_method(name: str, k: int, key: Any = None) -> jmtl.Method:
@@ -51,30 +55,37 @@ def all_strategies() -> tuple[Strategy, ...]:
     return tuple(s for s in STRATEGIES if s != "auto")
 
 
-def compile_step(built: Built, method: jmtl.Method, strategy: Strategy) -> Program:
-    """Compile a training step and make what it starts from.
+def compile_steps(built: Built, method: jmtl.Method, strategy: Strategy, steps: int) -> Program:
+    """Compile training steps and make what they start from.
 
     Args:
         built: the model.
         method: for the model's tasks.
         strategy: how task gradients are computed.
+        steps: of a dispatch, as `train` has many in one.
     """
     data = jax.device_put(to_batch(built.sizes, built.tasks, draw(built.sizes, len(built.tasks))))
     state = jax.jit(lambda key: init_state(key, built.net, method, built.optimizer, data.inputs))(
         jax.random.key(1)
     )
     step = make_step(built.net, built.tasks, method, built.optimizer, strategy=strategy)
+
+    def dispatch(state: TrainState, data: Batch) -> TrainState:
+        if steps == 1:
+            return step(state, data)[0]
+        return lax.scan(lambda state, _: (step(state, data)[0], None), state, length=steps)[0]
+
     began = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state, data).compile()
+    compiled = jax.jit(dispatch, donate_argnums=0).lower(state, data).compile()
     seconds = time.perf_counter() - began
 
     def run(n: int) -> None:
         nonlocal state
         for _ in range(n):
-            state, _ = compiled(state, data)
+            state = compiled(state, data)
         jax.block_until_ready(state)
 
-    return Program(run, seconds, megabytes(compiled))
+    return Program(run, seconds, megabytes(compiled), steps)
 
 
 def megabytes(compiled: Any) -> float:

@@ -389,12 +389,12 @@ def test_peers_without_torch(monkeypatch, capsys):
 
 
 def test_a_program_without_memory_leaves_the_others(monkeypatch):
-    def refused(built, method, strategy):
+    def refused(built, method, strategy, steps):
         if strategy == "vmap":
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory\nmore")
         return cells.Program(lambda n: None, 1.0, 1.0)
 
-    monkeypatch.setattr(cells, "compile_step", refused)
+    monkeypatch.setattr(cells, "compile_steps", refused)
     said = []
     cell = CELL._replace(strategies=("unroll", "vmap"))
     found = cells.measure(cell, PASSES, RATES, 1, 1e-6, False, False, said.append)
