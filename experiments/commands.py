@@ -46,6 +46,8 @@ class Train:
     """Updates to be done in all; with --resume, more than before continue the run."""
     batch_size: Annotated[int | None, _shown(_RECIPES)] = None
     """Examples a step, over all devices."""
+    microbatches: Annotated[int | None, _shown("1")] = None
+    """Parts of the batch that a step takes one after the other; batch norm sees them apart."""
     learning_rate: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
     """Of the optimiser."""
     weight_decay: Annotated[float | None, _shown(_RECIPES, "RATE")] = None

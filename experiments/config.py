@@ -34,6 +34,7 @@ class RunConfig:
     `sampler` is None where the problem has one data set, and `temperature` where the sampler has
     none. `recipe` is the name of the problem's recipe that filled in what was not given. `schedule`
     is [step, factor]: from that step on the learning rate is multiplied by the factor.
+    `microbatches` is how many a step accumulates.
     """
 
     problem: str
@@ -65,6 +66,7 @@ class RunConfig:
     sharing_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     recipe: str = DEFAULT
     schedule: list[list[float]] = dataclasses.field(default_factory=list)
+    microbatches: int = 1
 
 
 MAY_CHANGE = ("steps", "devices", "parallel")
@@ -104,7 +106,8 @@ def find_augmentation(problem: Problem, name: str) -> Augment | None:
 
 def check(config: RunConfig) -> None:
     """Refuse what cannot be run, before anything is written."""
-    for field in ("steps", "batch_size", "steps_per_dispatch", "checkpoint_every", "devices"):
+    counts = ("steps", "batch_size", "steps_per_dispatch", "checkpoint_every", "devices")
+    for field in (*counts, "microbatches"):
         if getattr(config, field) < 1:
             flag = "--" + field.replace("_", "-")
             raise UserError(f"{flag} must be at least 1, got {getattr(config, field)}")

@@ -213,7 +213,7 @@ def train(
     try:
         on_devices = shell(config.parallel, config.devices)  # type: ignore[arg-type]
         if isinstance(problem.data, str):
-            check_divides(config.batch_size, config.devices)
+            check_divides(config.batch_size, config.devices, microbatches=config.microbatches)
     except ValueError as error:
         raise UserError(str(error)) from error
     model_of(config, problem)
@@ -345,17 +345,19 @@ def _fitting_state(
     def check_size(name: str | None, n: int, rows: int) -> None:
         if n + config.steps_per_dispatch * rows >= 2**31:
             raise UserError(f"--batch-size {config.batch_size} is too large for {n:,} examples")
-        if rows % config.devices:  # one data set's have been checked before its data was read
+        parts = config.devices * config.microbatches
+        if rows // method.batches % parts:  # one data set's have been checked before it was read
+            cut = "" if config.microbatches == 1 else f" in {config.microbatches} microbatches"
             raise UserError(
                 f"--batch-size {config.batch_size} gives {name} {rows // method.batches} rows, "
-                f"which do not lie evenly on {config.devices} devices: use a multiple of "
-                f"{16 * config.devices}"
+                f"which do not lie evenly on {config.devices} devices{cut}: use a multiple of "
+                f"{16 * parts}"
             )
 
     by_source(check_size, n, _rows(config, method, n))
     try:
         state = state_of(config, problem, method, example_of(training))
-        few = problem.to_batch(first_of(training, method.batches))
+        few = problem.to_batch(first_of(training, method.batches * config.microbatches))
         jax.eval_shape(_step_of(config, problem, method, None), state, few)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -383,6 +385,7 @@ def _step_of(config: RunConfig, problem: Problem, method: Method, axis_name: str
         axis_name=axis_name,
         measure_every=config.measure_every,
         augment=find_augmentation(problem, config.augment),
+        microbatches=config.microbatches,
     )
 
 

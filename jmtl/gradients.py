@@ -268,9 +268,8 @@ def value_and_task_grads(
     return run
 
 
-def _zeros(losses: Float[Array, " K"]) -> Gramian:
-    """The Gramian of task gradients with respect to nothing."""
-    k, dtype = len(losses), compute_dtype(losses)
+def no_gramian(k: int, dtype: Any = jnp.float32) -> Gramian:
+    """The Gramian of K task gradients with respect to nothing."""
     return Gramian(jnp.zeros((k, k), dtype), jnp.zeros((k,), dtype))
 
 
@@ -279,7 +278,7 @@ def _contract(pulled: _Pulled, axis_name: str | None) -> Gramian:
     k = len(pulled.losses)
     rows = [jax.tree.leaves(_mean(pulled.one(i)[0], axis_name)) for i in range(k)]
     if not rows[0]:
-        return _zeros(pulled.losses)
+        return no_gramian(k, compute_dtype(pulled.losses))
     leaves = zip(*rows, strict=True)
     if k <= PAIRWISE:
         return from_products(add_products([row_products(leaf) for leaf in leaves]))
@@ -395,7 +394,7 @@ def value_and_grads(
             _check_batches(method, rest)
         unshared = not jax.tree.leaves(primals[0])
         if unshared:
-            _check_unshared(method)
+            check_unshared(method)
         gram: Any = None
         cross: Any = None
         grads: Any = None
@@ -405,9 +404,9 @@ def value_and_grads(
                 pass
             elif at == "representation":
                 assert isinstance(fun, Encoded)
-                gram = _at_representation(fun, primals, rest, has_aux, axis_name)
+                gram = gramian_at_representation(fun, primals, rest, has_aux, axis_name)
             elif unshared:
-                gram = _zeros(pulled.losses)
+                gram = no_gramian(k, compute_dtype(pulled.losses))
             elif method.needs == "gramian" and _recomputes(strategy, primals[0], k):
                 gram = _contract(pulled, axis_name)
             else:
@@ -426,7 +425,7 @@ def value_and_grads(
     return run
 
 
-def _check_unshared(method: Method) -> None:
+def check_unshared(method: Method) -> None:
     """Refuse a method that acts on the gradients of shared parameters where there are none."""
     acts = method.needs == "gradients" or method.batches > 1 or method.scales_heads
     if acts and method.needs != "losses":
@@ -466,7 +465,7 @@ def _gradient(
     return shared, _mean(pulled.weighted(answer.heads)[1], axis_name)
 
 
-def _at_representation(
+def gramian_at_representation(
     fun: Encoded,
     primals: tuple[Any, ...],
     rest: Sequence[Any],

@@ -28,7 +28,7 @@ from jmtl.nn.heads import (
     make_heads,
     regression,
 )
-from jmtl.nn.layers import ACTIVATIONS, INITIALISERS, Dropout, add_penalty
+from jmtl.nn.layers import ACTIVATIONS, INITIALISERS, Dropout, add_penalty, numbered_rows
 from jmtl.nn.model import Model, model, penalties, summary
 from jmtl.nn.sharing import SHARINGS, make_sharing
 from jmtl.nn.stems import with_stems
@@ -62,6 +62,7 @@ __all__ = [
     "make_heads",
     "make_sharing",
     "model",
+    "numbered_rows",
     "penalties",
     "regression",
     "summary",

@@ -1,7 +1,9 @@
 """What encoders and heads have in common: initialisers, activations, batch norm and dropout."""
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -99,11 +101,31 @@ def add_penalty(
         kept.value = mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 
 
+_NUMBERED: contextvars.ContextVar[Callable[[Array], Array] | None] = contextvars.ContextVar(
+    "numbered", default=None
+)
+
+
+@contextlib.contextmanager
+def numbered_rows(number: Callable[[Array], Array]) -> Iterator[None]:
+    """Rows that a module sees while it is traced have these numbers in the global batch.
+
+    Args:
+        number: from the rows' numbers in the microbatch, over all devices, `[B]`, to those.
+    """
+    token = _NUMBERED.set(number)
+    try:
+        yield
+    finally:
+        _NUMBERED.reset(token)
+
+
 class Dropout(nn.Module):
     """Dropout whose mask for an example depends on its row in the global batch alone.
 
     Row r draws its mask from `fold_in(key, r)`, so that any number of devices, under jit or pmap,
-    drops what one device would; flax's own draws one mask for the rows that a device holds.
+    and of microbatches drops what one would; flax's own draws one mask for the rows that a device
+    holds.
 
     An element takes 16 random bits, half of a word (drawing `uint16` directly costs a word each):
     it is kept with probability q = round((1 - rate)·65536)/65536 exactly, at least 1/65536, and
@@ -140,6 +162,8 @@ class Dropout(nn.Module):
         rows = jnp.arange(x.shape[0])
         if self.axis_name is not None:
             rows = rows + jax.lax.axis_index(self.axis_name) * x.shape[0]
+        if (number := _NUMBERED.get()) is not None:
+            rows = number(rows)
         shape = (1,) * (x.ndim - 2) + x.shape[-1:] if self.channels else x.shape[1:]
         size = math.prod(shape)
 

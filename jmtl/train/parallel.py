@@ -104,17 +104,22 @@ def shell(kind: Literal["jit", "pmap"] = "jit", devices: int | None = None) -> S
     return (_jit_shell if kind == "jit" else _pmap_shell)(devices)
 
 
-def check_divides(batch_size: Any, devices: int, name: str | None = None) -> None:
-    """Refuse a batch that does not lie evenly on the devices."""
+def check_divides(
+    batch_size: Any, devices: int, name: str | None = None, microbatches: int = 1
+) -> None:
+    """Refuse a batch whose microbatches do not lie evenly on the devices."""
+    parts = devices * microbatches
     if several(batch_size):
         for source, rows in batch_size.items():
-            check_divides(rows, devices, source)
-    elif batch_size % devices:
+            check_divides(rows, devices, source, microbatches)
+    elif batch_size % parts:
         whose = f" of {name}" if name else ""
+        over = "1 device" if devices == 1 else f"{devices} devices"
+        cut = "" if microbatches == 1 else f" in {microbatches} microbatches"
         raise ValueError(
-            f"batch size {batch_size}{whose} does not divide over {devices} devices: "
-            f"use {batch_size - batch_size % devices or devices} or "
-            f"{batch_size + -batch_size % devices}"
+            f"batch size {batch_size}{whose} does not divide over {over}{cut}: "
+            f"use {batch_size - batch_size % parts or parts} or "
+            f"{batch_size + -batch_size % parts}"
         )
 
 

@@ -9,12 +9,14 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jmtl.checks import check_count
 from jmtl.conflict import conflict_rate
 from jmtl.gradients import At, Encoded, Strategy, value_and_grads, value_and_gramian
 from jmtl.gramian import Gramian
 from jmtl.method import Method, named_key
 from jmtl.nn import Model, penalties
 from jmtl.tasks import Batch, Task, task_counts, task_losses
+from jmtl.train import accumulate
 from jmtl.train.state import TrainState, all_finite
 
 
@@ -54,6 +56,7 @@ def make_step(
     axis_name: str | None = None,
     measure_every: int = 0,
     augment: Callable[..., Batch] | None = None,
+    microbatches: int = 1,
 ) -> Step:
     """The step of a problem: weighted losses, surgery, the optimiser's update, metrics.
 
@@ -72,13 +75,15 @@ def make_step(
             that batches `state.step` every step pays.
         augment: `(key, batch, axis_name) -> batch`, what training sees of a batch; see
             `jmtl.data.augment`.
+        microbatches: into how many the batch is cut, each after the other, to be accumulated; it
+            divides a device's rows. Batch norm sees microbatches: see `jmtl.train.accumulate`.
 
     Returns:
         `(TrainState, Batch) -> (TrainState, StepMetrics)`, to be jitted, pmapped, scanned, vmapped.
 
     Raises:
-        ValueError: the method's `num_tasks` is not the number of tasks, or `at` is "representation"
-            and the model has none that all tasks read.
+        ValueError: the method's `num_tasks` is not the number of tasks, `at` is "representation"
+            and the model has none that all tasks read, or `microbatches` is below 1.
     """
     k = len(tasks)
     if method.num_tasks != k:
@@ -89,6 +94,9 @@ def make_step(
             "at='representation' needs one representation that all tasks read, and this way of "
             "sharing has none: use at='parameters', or hard sharing"
         )
+    check_count("make_step", "microbatches", microbatches, 1)
+    keys = [task.name for task in tasks]
+    ways: Any = {"strategy": strategy, "at": at, "axis_name": axis_name}
 
     def losses_from(model_state: Any) -> Any:
         def encode(shared: Any, batch: Batch, counts: Any, key: Any) -> tuple[Any, Any]:
@@ -105,7 +113,7 @@ def make_step(
                 values = tuple(value * lax.axis_size(axis_name) for value in values)
             added = penalties(carried)
             values = tuple(
-                value + added[task.name] if task.name in added else value
+                value + added[task.name] / microbatches if task.name in added else value
                 for task, value in zip(tasks, values, strict=True)
             )
             return values, carried
@@ -116,6 +124,8 @@ def make_step(
         def measure() -> Gramian:
             shared, own = state.params["shared"], state.params["tasks"]
             fun = losses_from(state.model_state)
+            if microbatches > 1:
+                return accumulate.gramian_of(fun, microbatches, shared, own, args, axis_name)
             of_shared = value_and_gramian(
                 lambda shared: fun(shared, own, *args)[0], axis_name=axis_name
             )
@@ -135,9 +145,11 @@ def make_step(
         args = _arguments(tasks, batch, state, method.batches, axis_name)
         shared, own = state.params["shared"], state.params["tasks"]
         fun = losses_from(state.model_state)
-        result = value_and_grads(
-            fun, method, has_aux=True, split=True, strategy=strategy, at=at, axis_name=axis_name
-        )(state.method_state, shared, own, *args)
+        if microbatches > 1:
+            compute = accumulate.value_and_grads(fun, method, keys, microbatches, **ways)
+        else:
+            compute = value_and_grads(fun, method, has_aux=True, split=True, **ways)
+        result = compute(state.method_state, shared, own, *args)
         last = args if method.batches == 1 else jax.tree.map(lambda x: x[-1], args)
         gramian = measured(state, last) if result.gramian is None else result.gramian
 
@@ -146,9 +158,9 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         method_state = result.state
         if method.observe is not None:
-            values, _ = fun(params["shared"], params["tasks"], *last)
-            after = jnp.stack(values)
-            after = after if axis_name is None else lax.pmean(after, axis_name)
+            after = accumulate.losses(
+                fun, microbatches, params["shared"], params["tasks"], last, axis_name
+            )
             method_state = method.observe(result.losses, after, method_state)
 
         new = TrainState(

@@ -140,7 +140,7 @@ def test_evaluate_prints_the_scores_of_the_summary(run, data_dir, capsys):
 def test_a_stream_under_pmap_gives_the_same_run(run, tmp_path, data_dir, capsys):
     flags = ["--method", "static+pcgrad", "--weights", "left=2,right=1", "--summary"]
     out = tmp_path / "out"
-    other = ["--input", "stream", "--parallel", "pmap"]
+    other = ["--input", "stream", "--parallel", "pmap", "--microbatches", "2"]
     assert main(train(data_dir, out, *flags, *other, devices=2)) == 0
     printed = capsys.readouterr().out
     for word in ("encoder", "left", "right", "total", "parameters", "Dense_0"):
@@ -187,6 +187,11 @@ BEFORE_DATA = [
         ["--batch-size", "100", "--devices", "8"],
         "100 does not divide over 8 devices: use 96 or 104",
     ),
+    (
+        ["--batch-size", "100", "--microbatches", "8"],
+        "100 does not divide over 1 device in 8 microbatches: use 96 or 104",
+    ),
+    (["--microbatches", "0"], "--microbatches must be at least 1, got 0"),
     (["--devices", "9"], "9 devices asked for, and there are 8: "),
     (["--devices", "0"], "--devices must be at least 1, got 0"),
     (["--parallel", "mesh"], "invalid choice 'mesh' for argument '--parallel'"),
@@ -241,6 +246,7 @@ def test_commands_that_are_none(arguments, message, capsys):
             ["--method", "graddrop", "--at", "representation"],
             "at='representation' serves methods of one Gramian",
         ),
+        (["--microbatches", "2", "--strategy", "recompute"], "(Gramians do not add): use 'auto'"),
     ],
     ids=flags_of,
 )
