@@ -64,6 +64,10 @@ class Train:
     """How tasks share it: a way that `list` shows, and its options, as mmoe experts=4."""
     dropout: Annotated[float | None, _shown(_RECIPES, "RATE")] = None
     """Of the encoder, in [0, 1)."""
+    dtype: Annotated[
+        Literal["float32", "bfloat16"] | None, _shown("float32", "{float32,bfloat16}")
+    ] = None
+    """What the model computes in; parameters, losses, surgery and the optimiser stay float32."""
     encoder_weights: Annotated[Path | None, _shown("drawn by the seed", "FILE")] = None
     """The encoder's first ones: torchvision's, in a .safetensors file."""
     init_from: Annotated[Path | None, _shown("drawn by the seed", "RUN")] = None

@@ -18,6 +18,9 @@ from jmtl.methods import nearest, options
 DEFAULT = "default"
 """The name of a recipe that is its problem's only one."""
 
+FLOAT32 = "float32"
+"""What a model computes in unless it is told otherwise."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
@@ -34,7 +37,7 @@ class RunConfig:
     `sampler` is None where the problem has one data set, and `temperature` where the sampler has
     none. `recipe` is the name of the problem's recipe that filled in what was not given. `schedule`
     is [step, factor]: from that step on the learning rate is multiplied by the factor.
-    `microbatches` is how many a step accumulates.
+    `microbatches` is how many a step accumulates, and `dtype` what the model computes in.
     """
 
     problem: str
@@ -67,6 +70,7 @@ class RunConfig:
     recipe: str = DEFAULT
     schedule: list[list[float]] = dataclasses.field(default_factory=list)
     microbatches: int = 1
+    dtype: str = FLOAT32
 
 
 MAY_CHANGE = ("steps", "devices", "parallel")

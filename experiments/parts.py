@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from experiments.config import value_of
+from experiments.config import FLOAT32, value_of
 from experiments.errors import UserError
 from experiments.problem import Problem, Recipe
 from jmtl.data import loading, source
@@ -53,20 +53,26 @@ def build_model(
     sharing: str = "hard",
     sharing_options: Mapping[str, Any] = MappingProxyType({}),
     axis_name: str | None = None,
+    dtype: str = FLOAT32,
 ) -> Model:
     """A problem's model; of several data sets, one with a stem for each.
+
+    With a `dtype` other than float32, encoder, heads and stems compute in it. Parameters, running
+    statistics, outputs and the gates of mixtures stay float32, and so do all gradients.
 
     Raises:
         UserError: an unknown encoder or way of sharing, or an option that it refuses.
     """
+    half = {} if dtype == FLOAT32 else {"dtype": dtype}
     try:
-        made = make_encoder(encoder, **encoder_options)
-        heads = make_heads(problem.tasks, **head_options)
+        made = make_encoder(encoder, **{**encoder_options, **half})
+        heads = make_heads(problem.tasks, **{**head_options, **half})
         if isinstance(problem.data, str):
             return make_sharing(sharing, made, heads, axis_name, **sharing_options)
         sources = {task.name: task.source or "" for task in problem.tasks}
+        width = problem.stem_width
         return with_stems(
-            made, heads, sources, problem.stem_width, axis_name, sharing, **sharing_options
+            made, heads, sources, width, axis_name, sharing, **half, **sharing_options
         )
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error

@@ -119,6 +119,7 @@ def model_of(config: RunConfig, problem: Problem, axis_name: str | None = None) 
         config.sharing,
         config.sharing_options,
         axis_name,
+        config.dtype,
     )
     return rates.frozen(made, config.rate_factors)
 

@@ -45,12 +45,14 @@ class Path(nn.Module):
         encoder: The trunk; its parameters are given.
         head: From what the trunk makes of it to the output.
         width: Of the stem; None where there is none.
+        dtype: What the stem computes in.
     """
 
     source: str
     encoder: nn.Module
     head: nn.Module
     width: int | None
+    dtype: Any
 
     @nn.compact
     def __call__(self, given: tuple[Mapping[str, Any], Tree], train: bool) -> Array:
@@ -58,7 +60,7 @@ class Path(nn.Module):
         inputs, trunk = given
         x = inputs[self.source]
         if self.width is not None:
-            x = nn.relu(nn.Dense(self.width, name="stem")(flat(x)))
+            x = nn.relu(nn.Dense(self.width, dtype=self.dtype, name="stem")(flat(x)))
         read = borrowed(self, "trunk", self.encoder, trunk, x, train)
         return finish(self.head, read, train)
 
@@ -70,6 +72,7 @@ def with_stems(
     width: int | None = 32,
     axis_name: str | None = None,
     sharing: str = "hard",
+    dtype: Any = None,
     **options: Any,
 ) -> Model:
     """A model of inputs from several data sets: `y_k = h_k(f(relu(W_k x_k)))`.
@@ -88,6 +91,7 @@ def with_stems(
             set, which are alike but for B.
         axis_name: pmap's axis, as for `jmtl.nn.model`.
         sharing: A name in `jmtl.nn.SHARINGS`.
+        dtype: What the stems compute in; None takes the wider of inputs and parameters.
         **options: Of the way of sharing.
 
     Returns:
@@ -102,7 +106,7 @@ def with_stems(
     """
     arranged = arrange(sharing, encoder, heads, axis_name, **options)
     paths: dict[str, nn.Module] = {
-        name: Path(sources[name], arranged.encoder, part, width)
+        name: Path(sources[name], arranged.encoder, part, width, dtype)
         for name, part in arranged.heads.items()
     }
     return model(Trunk(arranged.encoder, width), paths)._replace(common=False)

@@ -1,0 +1,100 @@
+"""What large models take: half precision, by its name in a configuration."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import parts, run
+from experiments.config import find_problem
+from jmtl.gramian import Gramian
+from jmtl.method import Answer, Method
+from jmtl.nn import make_encoder, make_heads, model
+from jmtl.train.state import init_state
+from jmtl.train.step import make_step
+from tests.experiments import tiny
+from tests.experiments.test_problems import config_of
+from tests.experiments.tiny import CONFIG
+from tests.train import toy
+
+DIGITS = tiny.SPLITS["train"].__getitems__([0, 1])
+SMALL = {"hidden": [4]}
+
+
+def batch_of(problem, data_dir):
+    if problem.name == "multi_digits":
+        return problem.to_batch({k: jnp.stack([d[k] for d in DIGITS]) for k in DIGITS[0]})
+    return problem.to_batch(parts.first_of(parts.open_splits(problem, data_dir)("train"), 2))
+
+
+def computed_in(net, params, model_state, inputs):
+    """Dtypes of what flax's layers answer in training, those of the outputs and of the state."""
+    seen = []
+
+    def look(layer, args, kwargs, context):
+        answer = layer(*args, **kwargs)
+        if type(context.module).__module__.startswith("flax.") and context.method_name != "setup":
+            seen.extend(x.dtype.name for x in jax.tree.leaves(answer))
+        return answer
+
+    def forward(params, model_state, inputs):
+        with nn.intercept_methods(look):
+            return net.apply(params, model_state, inputs, True, jax.random.key(0))
+
+    outputs, state = jax.eval_shape(forward, params, model_state, inputs)
+    return seen, outputs, state
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(CONFIG, head_options={"hidden": [4]}),
+        dataclasses.replace(CONFIG, encoder="resnet", encoder_options={}, sharing="mtan"),
+        config_of("tabular", encoder_options=SMALL, sampler="proportional"),
+    ],
+    ids=["heads with layers", "batch norm and attention", "stems"],
+)
+def test_half_precision_reaches_every_layer_and_no_parameter(config, data_dir):
+    config = dataclasses.replace(config, dtype="bfloat16")
+    problem = find_problem(config.problem)
+    net, method = run.model_of(config, problem), run.method_of(config, problem)
+    inputs = batch_of(problem, data_dir).inputs
+    init = lambda key: init_state(key, net, method, run.optimizer_of(config), inputs)
+    state = jax.eval_shape(init, jax.random.key(0))
+    seen, outputs, moved = computed_in(net, state.params, state.model_state, inputs)
+    assert len(seen) >= 5
+    assert set(seen) == {"bfloat16"}
+    kept = (state.params, state.opt_state, state.method_state, outputs, moved)
+    floating = [x for x in jax.tree.leaves(kept) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype.name for x in floating} == {"float32"}
+
+
+def keeps(seen, state):
+    """A method that keeps what it has seen."""
+    del state
+    return Answer(jnp.ones(2)), (seen.gramian, seen.gradients)
+
+
+def test_half_precision_trains_with_gramians_in_float32():
+    def init(shared):
+        stack = jax.tree.map(lambda x: jnp.zeros((2, *x.shape)), shared)
+        return Gramian(jnp.zeros((2, 2)), jnp.zeros(2)), stack
+
+    method = Method("keeps", 2, init, keeps, needs="gradients")
+    heads = make_heads(toy.TASKS, dtype="bfloat16")
+    net = model(make_encoder("mlp", hidden=(8,), dtype="bfloat16"), heads)
+    batch = toy.to_batch({k: x[:32] for k, x in toy.ARRAYS.items()})
+    step = jax.jit(make_step(net, toy.TASKS, method, toy.OPTIMIZER))
+    state, first = step(toy.start(toy.PLAIN, method), batch)
+    for _ in range(20):
+        state, last = step(state, batch)
+    assert last.losses.dtype == jnp.float32
+    assert (last.losses < 0.9 * first.losses).all()
+    gramian, grads = state.method_state
+    rows = np.concatenate([np.float64(x).reshape(2, -1) for x in jax.tree.leaves(grads)], axis=1)
+    norms = np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose(gramian.norms, norms, rtol=1e-6)
+    np.testing.assert_allclose(gramian.cosine, rows @ rows.T / np.outer(norms, norms), atol=1e-6)
