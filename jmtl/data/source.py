@@ -28,6 +28,7 @@ from tensorflow_datasets.core.utils import tqdm_utils
 
 from jmtl.data.errors import DataUnavailable
 from jmtl.data.several import by_source, several
+from jmtl.data.split import Split, stacked
 from jmtl.data.tfds_compat import without_tensorflow
 from jmtl.methods import nearest
 
@@ -118,7 +119,8 @@ def load(builder: tfds.core.DatasetBuilder, split: str) -> Source:
         )
     # One filter, however often it is added.
     absl_logging.get_absl_logger().addFilter(_not_about_opencv)
-    return builder.as_data_source(split)
+    builder.as_data_source(split)  # refuses what is not stored for reading at random
+    return Split(builder.info, split)
 
 
 def as_arrays(source: Any) -> dict[str, Any]:
@@ -182,11 +184,13 @@ def lengths(source: Any) -> Any:
 def _read(source: Source | Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
     if isinstance(source, Mapping):
         return {name: values[rows] for name, values in source.items()}
-    examples = source.__getitems__(rows.tolist())
+    if isinstance(source, Split):
+        found = source.arrays(rows)
+    else:
+        found = stacked(source.__getitems__(rows.tolist()))
     return {
-        name: _stack([example[name] for example in examples])
-        for name, value in examples[0].items()
-        if not isinstance(value, str | bytes)
+        name: values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
+        for name, values in found.items()
     }
 
 
@@ -207,11 +211,6 @@ def nbytes(source: Any) -> int:
             raise ValueError(f"feature {name!r} has no fixed size; stream this data set")
         total += math.prod(info.shape) * jax.dtypes.canonicalize_dtype(info.np_dtype).itemsize
     return total * len(source)
-
-
-def _stack(values: Sequence[Any]) -> np.ndarray:
-    stacked = np.stack(values)
-    return stacked.astype(jax.dtypes.canonicalize_dtype(stacked.dtype), copy=False)
 
 
 def _builder(name: str | type, root: Path) -> tfds.core.DatasetBuilder:
