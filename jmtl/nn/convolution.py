@@ -20,6 +20,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jmtl.nn.pooling import largest, max_pool
+
 
 def conv_general_dilated(
     lhs: Float[Array, "B H W C"],
@@ -130,16 +132,7 @@ def conv_max_pool(
     band = _band(rhs, reach, window)
     y = rows.reshape(-1, band[..., 0].size) @ band.reshape(-1, band.shape[-1])
     y = y.reshape(-1, window, len(blocks), window, band.shape[-1] // window)
-    # By a mask: its gradient is one pass over y, where those of maxima are one for each member.
-    fixed = lax.stop_gradient(y)
-    largest, place = fixed[:, 0, :, 0], jnp.zeros((len(y), *y.shape[2::2]), jnp.int8)
-    for i in range(1, window**2):
-        member = fixed[:, i // window, :, i % window]
-        more = (member > largest) | jnp.isnan(member)
-        largest, place = jnp.where(more, member, largest), jnp.where(more, jnp.int8(i), place)
-    places = jnp.arange(window**2, dtype=jnp.int8).reshape(1, window, 1, window, 1)
-    chosen = place[:, None, :, None] == places
-    return jnp.where(chosen, y, 0).sum(axis=(1, 3)).reshape(len(lhs), h, w, features)
+    return largest(y).reshape(len(lhs), h, w, features)
 
 
 def _across(w: int, window: int) -> int:
@@ -178,7 +171,7 @@ def pooled_conv(
     """
     if jax.default_backend() != "cpu":
         y = nn.Conv(features, (size, size), padding="VALID", **options)(x)
-        return nn.max_pool(y, (window, window), strides=(window, window))
+        return max_pool(y, (window, window))
 
     def pooled(lhs: Any, rhs: Any, *_: Any, **__: Any) -> Any:
         return conv_max_pool(lhs, rhs, window)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from jmtl.nn.convolution import image_conv
 from jmtl.nn.encoders.staged import Block, Staged, images
 from jmtl.nn.layers import Dropout, initialiser
+from jmtl.nn.pooling import max_pool
 
 
 class VGG(Staged):
@@ -75,7 +76,7 @@ class VGG(Staged):
         if name == "features_0":
             x = images(x, "vgg", smallest=2 ** len(self.widths))
         if pools:
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = max_pool(x, (2, 2))
         init = initialiser(self.kernel_init)
         pad = ((1, 1), (1, 1))
         return nn.relu(
@@ -84,7 +85,7 @@ class VGG(Staged):
 
     def neck(self, x: Float[Array, "B h w C"], train: bool) -> Float[Array, "B F"]:
         """The last pool and the dense layers."""
-        x = adaptive_mean(nn.max_pool(x, (2, 2), (2, 2)), self.pooled)
+        x = adaptive_mean(max_pool(x, (2, 2)), self.pooled)
         x = jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
         init = initialiser(self.kernel_init)
         for i, width in enumerate(self.classifier):

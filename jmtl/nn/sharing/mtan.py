@@ -14,6 +14,7 @@ from jmtl.checks import check_count
 from jmtl.nn.convolution import image_conv
 from jmtl.nn.encoders.staged import Staged, features, with_features
 from jmtl.nn.layers import batch_norm, initialiser
+from jmtl.nn.pooling import max_pool
 from jmtl.nn.sharing.parts import Sharing, borrowed, finish, staged
 
 
@@ -187,7 +188,9 @@ def fitted(x: Float[Array, "B *d C"], like: Float[Array, "B *e D"]) -> Float[Arr
         return x.mean(axis=tuple(range(1, x.ndim - 1)))
     if all(a % b == 0 for a, b in zip(here, there, strict=True)):
         window = tuple(a // b for a, b in zip(here, there, strict=True))
-        return nn.max_pool(x, window, strides=window)
+        if len(window) == 1:  # a sequence is a map of one row
+            return max_pool(x[:, None], (1, window[0]))[:, 0]
+        return max_pool(x, (window[0], window[1]))
     return jax.image.resize(x, (x.shape[0], *there, x.shape[-1]), "linear")
 
 
