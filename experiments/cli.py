@@ -180,7 +180,7 @@ def resolve(command: Train, saved: RunConfig | None) -> RunConfig:
     given = {
         name: value
         for name, value in vars(command).items()
-        if name in same and value is not None and name != "problem"
+        if name in same and value is not None and value is not False and name != "problem"
     }
     config = dataclasses.replace(base, problem=problem.name, **given)
     if config.sampler != base.sampler and command.temperature is None:

@@ -68,6 +68,8 @@ class Train:
         Literal["float32", "bfloat16"] | None, _shown("float32", "{float32,bfloat16}")
     ] = None
     """What the model computes in; parameters, losses, surgery and the optimiser stay float32."""
+    remat: bool = False
+    """Compute the encoder's activations again in the backward pass instead of keeping them."""
     encoder_weights: Annotated[Path | None, _shown("drawn by the seed", "FILE")] = None
     """The encoder's first ones: torchvision's, in a .safetensors file."""
     init_from: Annotated[Path | None, _shown("drawn by the seed", "RUN")] = None

@@ -26,9 +26,9 @@ FLOAT32 = "float32"
 class RunConfig:
     """A run. Two runs of equal configurations are equal bit for bit on one kind of machine.
 
-    `steps`, `devices` and `parallel` may change when a run is continued: more steps continue the
-    same run, and other devices give the same numbers to rounding. Fields with a default are newer
-    than some saved configurations.
+    `steps`, `devices`, `parallel` and `remat` may change when a run is continued: more steps
+    continue the same run, and the others give the same numbers to rounding. Fields with a default
+    are newer than some saved configurations.
 
     `origin` is where the encoder's first parameters come from: {} for the seed, or a "file", or a
     "run" and its "step", with the "sha256" of what was taken. `rate_factors` are factors of the
@@ -37,7 +37,8 @@ class RunConfig:
     `sampler` is None where the problem has one data set, and `temperature` where the sampler has
     none. `recipe` is the name of the problem's recipe that filled in what was not given. `schedule`
     is [step, factor]: from that step on the learning rate is multiplied by the factor.
-    `microbatches` is how many a step accumulates, and `dtype` what the model computes in.
+    `microbatches` is how many a step accumulates, `dtype` what the model computes in, and `remat`
+    whether the encoder's activations are computed again in the backward pass.
     """
 
     problem: str
@@ -71,9 +72,10 @@ class RunConfig:
     schedule: list[list[float]] = dataclasses.field(default_factory=list)
     microbatches: int = 1
     dtype: str = FLOAT32
+    remat: bool = False
 
 
-MAY_CHANGE = ("steps", "devices", "parallel")
+MAY_CHANGE = ("steps", "devices", "parallel", "remat")
 """The fields that a continued run may have otherwise."""
 
 

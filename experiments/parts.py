@@ -54,6 +54,7 @@ def build_model(
     sharing_options: Mapping[str, Any] = MappingProxyType({}),
     axis_name: str | None = None,
     dtype: str = FLOAT32,
+    remat: bool = False,
 ) -> Model:
     """A problem's model; of several data sets, one with a stem for each.
 
@@ -64,8 +65,9 @@ def build_model(
         UserError: an unknown encoder or way of sharing, or an option that it refuses.
     """
     half = {} if dtype == FLOAT32 else {"dtype": dtype}
+    again = {"remat": True} if remat else {}
     try:
-        made = make_encoder(encoder, **{**encoder_options, **half})
+        made = make_encoder(encoder, **{**encoder_options, **half, **again})
         heads = make_heads(problem.tasks, **{**head_options, **half})
         if isinstance(problem.data, str):
             return make_sharing(sharing, made, heads, axis_name, **sharing_options)

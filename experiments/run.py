@@ -120,6 +120,7 @@ def model_of(config: RunConfig, problem: Problem, axis_name: str | None = None) 
         config.sharing_options,
         axis_name,
         config.dtype,
+        config.remat,
     )
     return rates.frozen(made, config.rate_factors)
 

@@ -1,5 +1,6 @@
 """What an encoder is, and the stages between which a way of sharing may exchange features."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -49,7 +50,14 @@ class Staged(nn.Module):
 
     Dropout is `jmtl.nn.Dropout` and batch norm `jmtl.nn.layers.batch_norm`, both with the
     `axis_name`: N devices then give what one gives.
+
+    Attributes:
+        remat: Whether the backward pass computes the activations inside each block again from the
+            block's input, instead of keeping them: memory for one more forward pass (for each task
+            under the strategy "unroll").
     """
+
+    remat: bool = dataclasses.field(default=False, kw_only=True)
 
     def stages(self) -> Sequence[Sequence[Block]]:
         """The stages, each a sequence of blocks."""
@@ -81,11 +89,18 @@ class Staged(nn.Module):
         Returns:
             The representation, or the features after the last of `blocks`.
         """
-        every: tuple[Any, ...] = (*itertools.chain(*self.stages()), self.neck)
+        chosen = range(len(self._blocks())) if blocks is None else blocks
         x = inputs
-        for block in every if blocks is None else every[blocks.start : blocks.stop]:
-            x = block(x, train)
+        for i in chosen:
+
+            def block(encoder: Staged, x: Any, i: int = i) -> Any:
+                return encoder._blocks()[i](x, train)
+
+            x = nn.remat(block)(self, x) if self.remat else block(self, x)
         return x
+
+    def _blocks(self) -> tuple[Any, ...]:
+        return (*itertools.chain(*self.stages()), self.neck)
 
 
 def spans(encoder: Staged) -> tuple[list[range], range]:

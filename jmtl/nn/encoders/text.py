@@ -118,7 +118,7 @@ class GRU(Text):
         Cho et al., *Learning Phrase Representations using RNN Encoder–Decoder*, EMNLP 2014.
     """
 
-    vocabulary: int
+    vocabulary: int  # type: ignore[misc]  # mypy does not see that `remat` is keyword-only
     width: int = 64
     layers: int = 1
     bidirectional: bool = True
@@ -185,7 +185,7 @@ class Transformer(Text):
         2020.
     """
 
-    vocabulary: int
+    vocabulary: int  # type: ignore[misc]  # mypy does not see that `remat` is keyword-only
     width: int = 64
     layers: int = 2
     heads: int = 4
