@@ -51,6 +51,12 @@ from jmtl.train.step import Step, make_step
 RESIDENT_BYTES = 2**30
 """The largest training split that `input="auto"` puts on the devices."""
 
+KEPT_BYTES = 2**31
+"""The largest training split of which `input="stream"` keeps what it has read in memory."""
+
+AHEAD = 16
+"""Batches that a stream reads ahead, at least; and at least two dispatches."""
+
 
 class Watcher(NamedTuple):
     """Who is told about a run while it goes on.
@@ -267,6 +273,8 @@ def _train(
     whole = config.input == "resident"
     if whole:
         training = source.as_arrays(training)
+    else:
+        source.keep(training, KEPT_BYTES)
     check_split(problem, training, "train", whole)
     check_split(problem, test, "test", whole, all_tasks=False)
     handle = checkpoint.open_checkpoints(folder / "checkpoints")
@@ -465,9 +473,10 @@ def _runner(
                     stop_step=config.steps,
                     host=jax.process_index(),
                     hosts=jax.process_count(),
+                    prefetch=max(2, -(-AHEAD // config.steps_per_dispatch)),
+                    every=config.steps_per_dispatch,
                 )
-            parts = [next(batches) for _ in range(steps)]
-            return on_devices.streamed(jax.tree.map(lambda *x: np.stack(x), *parts))
+            return on_devices.streamed(next(batches))
 
     compiled: dict[int, Any] = {}
 

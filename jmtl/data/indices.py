@@ -95,9 +95,9 @@ def indices(
 
 
 def batch_indices(
-    seed: int, t: int, batch_size: int, n: int, host: int = 0, hosts: int = 1
-) -> Int[np.ndarray, " B/H"]:
-    """The examples that one host reads of global batch t.
+    seed: int, t: int, batch_size: int, n: int, host: int = 0, hosts: int = 1, steps: int = 1
+) -> Int[np.ndarray, " steps*B/H"]:
+    """The examples that one host reads of global batch t, or of several batches from there.
 
     Args:
         seed: in [0, 2**32).
@@ -106,9 +106,10 @@ def batch_indices(
         n: examples of the split, in [1, 2**31).
         host: h in [0, hosts).
         hosts: H.
+        steps: batches.
 
     Returns:
-        `[B / H]` int32 in [0, n): rows [h B / H, (h + 1) B / H) of the global batch.
+        `[steps B / H]` int32 in [0, n): rows [h B / H, (h + 1) B / H) of each global batch.
 
     Raises:
         ValueError: if a size is out of range or `batch_size` does not divide over the hosts.
@@ -117,10 +118,11 @@ def batch_indices(
         raise ValueError(f"host is {host} of {hosts}; expected 0 to {hosts - 1}")
     if batch_size % hosts:
         raise ValueError(f"batch_size {batch_size} does not divide over {hosts} hosts")
-    epoch, offset = position(t, batch_size, n)
+    epoch, offset = position(t, batch_size, n, steps)
     local = batch_size // hosts
     rows = np.arange(host * local, (host + 1) * local, dtype=np.uint32)
-    return indices(seed, epoch, offset, rows, n, np)
+    starts = np.arange(steps, dtype=np.uint32) * np.uint32(batch_size)
+    return indices(seed, epoch, offset, (starts[:, None] + rows).ravel(), n, np)
 
 
 def _uint32(value: Any, xp: ModuleType) -> Any:

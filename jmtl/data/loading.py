@@ -27,6 +27,7 @@ def stream(
     hosts: int = 1,
     threads: int = 4,
     prefetch: int = 16,
+    every: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields this host's rows of the global batches `start_step` to `stop_step - 1`.
 
@@ -41,11 +42,13 @@ def stream(
         host: h in [0, hosts).
         hosts: H.
         threads: threads that read ahead.
-        prefetch: batches read ahead.
+        prefetch: batches, or stacks of them, read ahead.
+        every: None for one batch at a time. For stacks, the steps of a whole one: each stack ends
+            at a multiple of it, or at `stop_step`. They are read at once, which takes less time.
 
     Yields:
-        By feature `[B / H, ...]`: rows [h B / H, (h + 1) B / H) of the global batch. Of several,
-        these by name.
+        By feature `[B / H, ...]`: rows [h B / H, (h + 1) B / H) of the global batch; a stack is
+        `[steps, B / H, ...]`. Of several, these by name.
 
     Raises:
         ValueError: before the first batch, if a size is out of range.
@@ -56,9 +59,9 @@ def stream(
             f"steps {start_step} to {stop_step}; expected 0 <= start_step <= stop_step"
         )
 
-    def rows(t: int) -> Any:
-        def own(name: str | None, n: int, batch_size: int) -> Int[np.ndarray, " B/H"]:
-            return batch_indices(seed_of(seed, name), t, batch_size, n, host, hosts)
+    def rows(t: int, steps: int = 1) -> Any:
+        def own(name: str | None, n: int, batch_size: int) -> Int[np.ndarray, " steps*B/H"]:
+            return batch_indices(seed_of(seed, name), t, batch_size, n, host, hosts, steps)
 
         return by_source(own, n, batch_size)
 
@@ -67,7 +70,18 @@ def stream(
     def batch(t: int) -> dict[str, Any]:
         return read(source, rows(t))
 
-    steps = grain.MapDataset.range(start_step, stop_step).map(batch)
+    def stack(i: int) -> dict[str, Any]:
+        assert every is not None
+        first, stop = max(start_step, i * every), min(stop_step, (i + 1) * every)
+        found = read(source, rows(first, stop - first))
+        return jax.tree.map(lambda x: x.reshape(stop - first, -1, *x.shape[1:]), found)
+
+    if start_step == stop_step:
+        return iter(())
+    if every is None:
+        steps = grain.MapDataset.range(start_step, stop_step).map(batch)
+    else:
+        steps = grain.MapDataset.range(start_step // every, -(-stop_step // every)).map(stack)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(steps.to_iter_dataset(options))
 

@@ -181,17 +181,33 @@ def lengths(source: Any) -> Any:
     return next(iter(found.values()))
 
 
+def keep(source: Any, most: int) -> bool:
+    """Keeps what is read of a split from now on in memory, if the whole split is small enough.
+
+    Args:
+        source: from `load`, or several by name.
+        most: bytes.
+
+    Returns:
+        Whether it does: not where the arrays would take more, or their sizes are not known.
+    """
+    parts = list(source.values()) if several(source) else [source]
+    try:
+        if not all(isinstance(part, Split) for part in parts) or nbytes(source) > most:
+            return False
+    except ValueError:
+        return False
+    for part in parts:
+        part.keep()
+    return True
+
+
 def _read(source: Source | Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
     if isinstance(source, Mapping):
         return {name: values[rows] for name, values in source.items()}
     if isinstance(source, Split):
-        found = source.arrays(rows)
-    else:
-        found = stacked(source.__getitems__(rows.tolist()))
-    return {
-        name: values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
-        for name, values in found.items()
-    }
+        return source.arrays(rows)
+    return stacked(source.__getitems__(rows.tolist()))
 
 
 def nbytes(source: Any) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.core.data_sources.base import file_instructions
@@ -37,6 +38,8 @@ class Split(Sequence[Mapping[str, Any]]):
         self._skipped = np.array([file.skip for file in files])
         self._stops = np.cumsum([file.take for file in files])
         self._readers: dict[int, ArrayRecordReader] = {}
+        self._kept: dict[str, np.ndarray] = {}
+        self._have: np.ndarray | None = None  # [n] whether a row is among them; None to keep none
 
     def __len__(self) -> int:
         return int(self._stops[-1])
@@ -48,6 +51,10 @@ class Split(Sequence[Mapping[str, Any]]):
         features = self.dataset_info.features
         return [features.deserialize_example_np(record) for record in self.records(keys)]
 
+    def keep(self) -> None:
+        """Keep what `arrays` reads from now on in memory: each example is decoded once."""
+        self._have = np.zeros(len(self), bool)
+
     def arrays(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Some examples, by feature; texts are left out.
 
@@ -55,15 +62,27 @@ class Split(Sequence[Mapping[str, Any]]):
             rows: `[B]` in [0, n), B >= 1.
 
         Returns:
-            By feature `[B, ...]`.
+            By feature `[B, ...]`, in the dtypes that JAX gives them.
 
         Raises:
             DataDamaged: a file is gone or is not as it was written.
         """
+        if self._have is None:
+            return self._decoded(rows)
+        missing = np.unique(rows[~self._have[rows]])
+        if missing.size:
+            for name, values in self._decoded(missing).items():
+                # One array, whichever of several threads makes it; memory is taken row by row.
+                empty = np.empty((len(self), *values.shape[1:]), values.dtype)
+                self._kept.setdefault(name, empty)[missing] = values
+            self._have[missing] = True
+        return {name: values[rows] for name, values in self._kept.items()}
+
+    def _decoded(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         records = self.records(rows.tolist())
         if self._columns:
             try:
-                return decode(records, self._columns)
+                return _canonical(decode(records, self._columns))
             except Unexpected:
                 pass  # TFDS's word is the last
         features = self.dataset_info.features
@@ -106,11 +125,20 @@ class Split(Sequence[Mapping[str, Any]]):
 
 
 def stacked(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Examples by feature `[B, ...]`; texts are left out."""
+    """Examples by feature `[B, ...]`, in the dtypes that JAX gives them; texts are left out."""
+    return _canonical(
+        {
+            name: np.stack([example[name] for example in examples])
+            for name, value in examples[0].items()
+            if not isinstance(value, str | bytes)
+        }
+    )
+
+
+def _canonical(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {
-        name: np.stack([example[name] for example in examples])
-        for name, value in examples[0].items()
-        if not isinstance(value, str | bytes)
+        name: values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
+        for name, values in arrays.items()
     }
 
 

@@ -67,6 +67,21 @@ def test_hosts_concatenate_to_the_global_batch(squares, hosts):
         assert_equal(whole, jax.tree.map(lambda *a: np.concatenate(a), *rows))
 
 
+@pytest.mark.parametrize(("start", "stop", "lengths"), [(0, 7, [3, 3, 1]), (4, 6, [2]), (5, 5, [])])
+def test_stacks_hold_the_same_batches(squares, start, stop, lengths):
+    for data, batch_size in ((squares, B), ({"a": squares, "b": squares}, {"a": 4, "b": 2})):
+        stacks = list(stream(data, 3, batch_size, start, stop, 1, 2, every=3))
+        assert [len(jax.tree.leaves(stack)[0]) for stack in stacks] == lengths
+        batches = list(stream(data, 3, batch_size, start, stop, 1, 2))
+        found = [
+            jax.tree.map(lambda x, i=i: x[i], stack)
+            for stack, steps in zip(stacks, lengths, strict=True)
+            for i in range(steps)
+        ]
+        for one, other in zip(found, batches, strict=True):
+            jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
 def test_arrays_stream_like_their_source(squares):
     arrays = source.as_arrays(squares)
     both = zip(stream(arrays, 3, B, 0, 4), stream(squares, 3, B, 0, 4), strict=True)

@@ -1,3 +1,4 @@
+import concurrent.futures
 import multiprocessing
 import os
 import signal
@@ -84,6 +85,36 @@ def test_read_takes_rows_of_sources_and_arrays_alike(tmp_path):
     for name, values in source.read(source.as_arrays(squares), rows).items():
         assert values.dtype == batch[name].dtype
         np.testing.assert_array_equal(values, batch[name])
+
+
+def test_what_is_kept_is_decoded_once(tmp_path, monkeypatch):
+    builder = source.prepare(Squares, tmp_path)
+    squares, again = source.load(builder, "train"), source.load(builder, "train")
+    assert not source.keep(squares, 12 * (6 + 4 + 4) - 1)
+    assert not source.keep({"one": squares, "other": again}, 12 * 14)
+    assert not source.keep([{"y": 1}], 100)
+    assert source.keep(squares, 12 * (6 + 4 + 4))
+    decoded = []
+    own = squares.records
+    monkeypatch.setattr(squares, "records", lambda rows: (decoded.extend(rows), own(rows))[1])
+    rng = np.random.default_rng(0)
+
+    def check_some(rows):
+        found, expected = source.read(squares, rows), source.read(again, rows)
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            assert found[name].dtype == values.dtype
+            np.testing.assert_array_equal(found[name], values)
+        found["y"][:] = -1  # a batch is a copy
+
+    check_some(np.array([3, 3, 5]))
+    assert decoded == [3, 5]
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        list(threads.map(check_some, [rng.integers(0, 12, 6) for _ in range(40)]))
+    done = len(decoded)
+    assert set(decoded) == set(range(12))
+    check_some(np.arange(12))
+    assert len(decoded) == done
 
 
 def test_refusals(tmp_path):
