@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from jmtl.train.parallel import shell
 from tests.ports import free_port
@@ -14,6 +15,7 @@ from tests.train.toy import MLP, distance, numbers, train
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow  # tests/experiments/test_hosts.py has two processes by the command line
 def test_two_processes_train_as_one_device(tmp_path):
     address = f"127.0.0.1:{free_port()}"
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
