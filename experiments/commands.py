@@ -105,6 +105,8 @@ class Train:
     """Steps between checkpoints."""
     devices: Annotated[int | None, _shown("all")] = None
     """Devices that share a batch."""
+    model_parallel: Annotated[int | None, _shown("1")] = None
+    """Devices that split large parameters between them; the batch is split over --devices / N."""
     parallel: Annotated[Literal["jit", "pmap"] | None, _shown("jit", "{jit,pmap}")] = None
     """How they do: a mesh under jit, or pmap with a named axis."""
     coordinator: Annotated[str | None, _shown("one process", "HOST:PORT")] = None

@@ -26,9 +26,9 @@ FLOAT32 = "float32"
 class RunConfig:
     """A run. Two runs of equal configurations are equal bit for bit on one kind of machine.
 
-    `steps`, `devices`, `parallel` and `remat` may change when a run is continued: more steps
-    continue the same run, and the others give the same numbers to rounding. Fields with a default
-    are newer than some saved configurations.
+    `steps`, `devices`, `parallel`, `model_parallel` and `remat` may change when a run is continued:
+    more steps continue the same run, and the others give the same numbers to rounding. Fields with
+    a default are newer than some saved configurations.
 
     `origin` is where the encoder's first parameters come from: {} for the seed, or a "file", or a
     "run" and its "step", with the "sha256" of what was taken. `rate_factors` are factors of the
@@ -38,7 +38,8 @@ class RunConfig:
     none. `recipe` is the name of the problem's recipe that filled in what was not given. `schedule`
     is [step, factor]: from that step on the learning rate is multiplied by the factor.
     `microbatches` is how many a step accumulates, `dtype` what the model computes in, and `remat`
-    whether the encoder's activations are computed again in the backward pass.
+    whether the encoder's activations are computed again in the backward pass. `model_parallel` of
+    the `devices` split the parameters.
     """
 
     problem: str
@@ -73,9 +74,10 @@ class RunConfig:
     microbatches: int = 1
     dtype: str = FLOAT32
     remat: bool = False
+    model_parallel: int = 1
 
 
-MAY_CHANGE = ("steps", "devices", "parallel", "remat")
+MAY_CHANGE = ("steps", "devices", "parallel", "model_parallel", "remat")
 """The fields that a continued run may have otherwise."""
 
 
@@ -113,7 +115,7 @@ def find_augmentation(problem: Problem, name: str) -> Augment | None:
 def check(config: RunConfig) -> None:
     """Refuse what cannot be run, before anything is written."""
     counts = ("steps", "batch_size", "steps_per_dispatch", "checkpoint_every", "devices")
-    for field in (*counts, "microbatches"):
+    for field in (*counts, "microbatches", "model_parallel"):
         if getattr(config, field) < 1:
             flag = "--" + field.replace("_", "-")
             raise UserError(f"{flag} must be at least 1, got {getattr(config, field)}")

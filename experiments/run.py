@@ -219,9 +219,10 @@ def train(
     hosts.together("looked into the folder")  # before process 0 writes there
     method = method_of(config, problem)
     try:
-        on_devices = shell(config.parallel, config.devices)  # type: ignore[arg-type]
+        on_devices = shell(config.parallel, config.devices, config.model_parallel)  # type: ignore[arg-type]
         if isinstance(problem.data, str):
-            check_divides(config.batch_size, config.devices, microbatches=config.microbatches)
+            over = config.devices // config.model_parallel
+            check_divides(config.batch_size, over, microbatches=config.microbatches)
     except ValueError as error:
         raise UserError(str(error)) from error
     model_of(config, problem)
@@ -355,12 +356,13 @@ def _fitting_state(
     def check_size(name: str | None, n: int, rows: int) -> None:
         if n + config.steps_per_dispatch * rows >= 2**31:
             raise UserError(f"--batch-size {config.batch_size} is too large for {n:,} examples")
-        parts = config.devices * config.microbatches
+        over = config.devices // config.model_parallel
+        parts = over * config.microbatches
         if rows // method.batches % parts:  # one data set's have been checked before it was read
             cut = "" if config.microbatches == 1 else f" in {config.microbatches} microbatches"
             raise UserError(
                 f"--batch-size {config.batch_size} gives {name} {rows // method.batches} rows, "
-                f"which do not lie evenly on {config.devices} devices{cut}: use a multiple of "
+                f"which do not lie evenly on {over} devices{cut}: use a multiple of "
                 f"{16 * parts}"
             )
 
@@ -368,7 +370,7 @@ def _fitting_state(
     try:
         state = state_of(config, problem, method, example_of(training))
         few = problem.to_batch(first_of(training, method.batches * config.microbatches))
-        jax.eval_shape(_step_of(config, problem, method, None), state, few)
+        jax.eval_shape(_step_of(config, problem, method), state, few)
     except ValueError as error:
         raise UserError(str(error)) from error
     except TypeError as error:
@@ -384,9 +386,13 @@ def _rows(config: RunConfig, method: Method, n: Any) -> Any:
     return by_source(lambda _, rows: rows * method.batches, dealt)
 
 
-def _step_of(config: RunConfig, problem: Problem, method: Method, axis_name: str | None) -> Step:
+def _step_of(
+    config: RunConfig, problem: Problem, method: Method, on_devices: Shell | None = None
+) -> Step:
+    axis_name = None if on_devices is None else on_devices.axis_name
+    net = model_of(config, problem, axis_name)
     return make_step(
-        model_of(config, problem, axis_name),
+        net if on_devices is None else on_devices.held(net),
         problem.tasks,
         method,
         optimizer_of(config),
@@ -451,7 +457,7 @@ def _runner(
     `compiling` is given the seconds that compiling took, by the first step of the dispatch that
     waited for it.
     """
-    step = _step_of(config, problem, method, on_devices.axis_name)
+    step = _step_of(config, problem, method, on_devices)
     n = source.lengths(training)
     rows = _rows(config, method, n)
     if config.input == "resident":

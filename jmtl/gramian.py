@@ -84,12 +84,23 @@ def check_num_tasks(task_grads: TaskGrads, expected: int) -> None:
         )
 
 
-def _scale(x: Float[Array, "K n"], axis_name: str | None) -> tuple[Array, Array]:
-    """Rows divided by their largest magnitude `[K, n]`, and those magnitudes `[K]`."""
-    largest = jnp.max(jnp.abs(x), axis=1, initial=0.0)
+def _scale(x: Float[Array, "K ..."], axis_name: str | None) -> tuple[Array, Array]:
+    """Rows divided by their largest magnitude `[K, ...]`, and those magnitudes `[K]`."""
+    largest = jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim)), initial=0.0)
     if axis_name is not None:
         largest = lax.pmax(largest, axis_name)
-    return x / jnp.where(largest > 0, largest, 1.0)[:, None], largest
+    divisor = jnp.where(largest > 0, largest, 1.0)
+    return x / divisor.reshape(-1, *[1] * (x.ndim - 1)), largest
+
+
+def _contracted(a: Array, b: Array, first: int) -> Array:
+    """Inner products over all dimensions from `first` on.
+
+    Without a reshape: rows that are split over devices along a dimension stay where they are.
+    """
+    every = tuple(range(first, a.ndim))
+    # A GPU multiplies float32 as TF32 and a TPU as bfloat16 unless told otherwise.
+    return lax.dot_general(a, b, ((every, every), ((), ())), precision=lax.Precision.HIGHEST)
 
 
 def leaf_products(
@@ -106,11 +117,10 @@ def leaf_products(
         axis_name: a mapped axis over which the *elements* of the rows are spread: products add up.
     """
     dtype = compute_dtype((left, right))
-    flat = [jnp.asarray(x).astype(dtype).reshape(jnp.shape(x)[0], -1) for x in (left, right)]
-    a, a_scale = _scale(flat[0], axis_name)
-    b, b_scale = (a, a_scale) if right is left else _scale(flat[1], axis_name)
-    # A GPU multiplies float32 as TF32 and a TPU as bfloat16 unless told otherwise.
-    inner = jnp.matmul(a, b.T, precision=lax.Precision.HIGHEST)
+    rows = [jnp.asarray(x).astype(dtype) for x in (left, right)]
+    a, a_scale = _scale(rows[0], axis_name)
+    b, b_scale = (a, a_scale) if right is left else _scale(rows[1], axis_name)
+    inner = _contracted(a, b, 1)
     if axis_name is not None:
         inner = lax.psum(inner, axis_name)
     return Products(inner, a_scale, b_scale)
@@ -125,11 +135,9 @@ def row_products(rows: Sequence[Float[Array, "..."]]) -> Products:
         rows: K arrays of one shape.
     """
     dtype = compute_dtype(rows)
-    scaled, scales = zip(
-        *(_scale(row.astype(dtype).reshape(1, -1), None) for row in rows), strict=True
-    )
+    scaled, scales = zip(*(_scale(row.astype(dtype)[None], None) for row in rows), strict=True)
     pairs = {
-        (i, j): jnp.vdot(a, b, precision=lax.Precision.HIGHEST)
+        (i, j): _contracted(a[0], b[0], 0)
         for i, a in enumerate(scaled)
         for j, b in enumerate(scaled[: i + 1])
     }

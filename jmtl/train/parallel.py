@@ -1,10 +1,15 @@
 """Thin shells around the one step: `jit` over a mesh of devices, and `pmap` with a named axis.
 
+The mesh has two axes: the batch lies over `data`, and parameters that are large, with the
+optimiser's state and the task gradients, over `model` (`jmtl.train.sharding`), of size 1 unless
+asked for.
+
 Both run N steps a call in one `lax.scan`, on batches that come from a `Feed`. A feed either gathers
 rows of a split that lies on the devices, or is cut from batches that the host has loaded.
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,12 +20,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jmtl.data.loading import start_at, take
 from jmtl.data.several import several
+from jmtl.nn import Model
 from jmtl.tasks import Batch
+from jmtl.train import sharding
+from jmtl.train.sharding import MODEL, Rules
 from jmtl.train.state import TrainState
 from jmtl.train.step import Step, StepMetrics
 
 AXIS = "data"
-"""The name of the device axis, of a mesh and of `pmap`."""
+"""The name of the axis that a batch lies over, of a mesh and of `pmap`."""
 
 ToBatch = Callable[[Mapping[str, Any]], Batch]
 Run = Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
@@ -48,8 +56,10 @@ class Shell(NamedTuple):
     """How states, data and the scanned step lie on devices.
 
     Attributes:
-        devices: how many share a batch, over all processes.
+        devices: how many there are, over all processes; they share a batch, but for those along the
+            mesh's `model` axis, which share parameters.
         axis_name: what `make_step` and the model need: a name under `pmap`, else None.
+        held: the model whose step is compiled, with parameters and gradients held where they lie.
         place: a state, the same for every device, put on them.
         unplace: the inverse: the state of one device.
         resident: a split's arrays `[n, ...]`, put on every device.
@@ -62,6 +72,7 @@ class Shell(NamedTuple):
 
     devices: int
     axis_name: str | None
+    held: Callable[[Model], Model]
     place: Callable[[TrainState], TrainState]
     unplace: Callable[[TrainState], TrainState]
     resident: Callable[[Mapping[str, np.ndarray]], Any]
@@ -74,16 +85,25 @@ def start_of(arrays: Any, seed: int, t: int, batch_size: Any, n: Any, steps: int
     return Resident(arrays, np.uint32(seed), *start_at(t, batch_size, n, steps))
 
 
-def shell(kind: Literal["jit", "pmap"] = "jit", devices: int | None = None) -> Shell:
+def shell(
+    kind: Literal["jit", "pmap"] = "jit",
+    devices: int | None = None,
+    model_parallel: int = 1,
+    rules: Rules = MappingProxyType({}),
+) -> Shell:
     """The shell of a kind over the first devices, or all of them.
 
     Args:
         kind: "jit" over a mesh, or "pmap".
         devices: how many, over all processes; None for all there are.
+        model_parallel: over how many of them parameters are split, under "jit".
+        rules: which dimension of which parameter, where it is not its largest; see
+            `jmtl.train.sharding`.
 
     Raises:
         ValueError: an unknown kind; fewer devices than asked for; a share of several processes'
-            devices.
+            devices; parameters split under "pmap", or over a number that does not divide the
+            devices of a process.
     """
     there = jax.device_count()
     devices = there if devices is None else devices
@@ -101,7 +121,18 @@ def shell(kind: Literal["jit", "pmap"] = "jit", devices: int | None = None) -> S
         )
     if jax.process_count() > 1 and devices != there:
         raise ValueError(f"{jax.process_count()} processes use all {there} devices, not {devices}")
-    return (_jit_shell if kind == "jit" else _pmap_shell)(devices)
+    local = devices // jax.process_count()
+    if model_parallel < 1 or local % model_parallel:
+        each = "" if jax.process_count() == 1 else " of a process"
+        raise ValueError(
+            f"parameters cannot be split over {model_parallel} of {local} devices{each}: "
+            "use a number that divides them"
+        )
+    if kind == "jit":
+        return _jit_shell(devices, model_parallel, rules)
+    if model_parallel > 1:
+        raise ValueError("pmap does not split parameters: use jit")
+    return _pmap_shell(devices)
 
 
 def check_divides(
@@ -143,11 +174,28 @@ def _scanned(
     return run
 
 
-def _jit_shell(devices: int) -> Shell:
-    mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
+def _jit_shell(devices: int, model_parallel: int, rules: Rules) -> Shell:
+    grid = np.array(jax.devices()[:devices]).reshape(-1, model_parallel)
+    mesh = Mesh(grid, (AXIS, MODEL), axis_types=(AxisType.Auto,) * 2)
     everywhere = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec(AXIS))
     split_batches = NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+    def lies(state: TrainState) -> Any:
+        return jax.tree.map(
+            lambda spec: NamedSharding(mesh, spec),
+            sharding.specs(state, model_parallel, rules),
+            is_leaf=lambda x: isinstance(x, PartitionSpec),
+        )
+
+    def place(state: TrainState) -> TrainState:
+        # Copies: what is placed will be donated, and the caller's state must outlive that.
+        return jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=lies(state))(state)
+
+    def unplace(state: TrainState) -> TrainState:
+        if model_parallel == 1 or jax.process_count() == 1:
+            return state
+        return jax.jit(lambda s: s, out_shardings=everywhere)(state)
 
     def put(batch: Batch) -> Batch:
         return lax.with_sharding_constraint(batch, split)
@@ -162,18 +210,23 @@ def _jit_shell(devices: int) -> Shell:
     def compile_(
         step: Step, to_batch: ToBatch, state: Any, feed: Any, steps: int, batch_size: Any
     ) -> Run:
-        run = _scanned(step, to_batch, steps, batch_size, lambda size: size, put)
-        jitted = jax.jit(run, donate_argnums=0, out_shardings=everywhere)
+        where = lies(state)
+
+        def held(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+            state, metrics = step(state, batch)
+            return lax.with_sharding_constraint(state, where), metrics
+
+        kept = step if model_parallel == 1 else held
+        run = _scanned(kept, to_batch, steps, batch_size, lambda size: size, put)
+        jitted = jax.jit(run, donate_argnums=0, out_shardings=(where, everywhere))
         return jitted.lower(state, feed).compile()
 
     return Shell(
         devices=devices,
         axis_name=None,
-        # Copies: what is placed will be donated, and the caller's state must outlive that.
-        place=lambda state: jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=everywhere)(
-            state
-        ),
-        unplace=lambda state: state,
+        held=lambda net: net if model_parallel == 1 else sharding.held(net, mesh, rules),
+        place=place,
+        unplace=unplace,
         resident=lambda arrays: jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(everywhere, x, x.shape), arrays
         ),
@@ -226,6 +279,7 @@ def _pmap_shell(devices: int) -> Shell:
     return Shell(
         devices=devices,
         axis_name=AXIS,
+        held=lambda net: net,
         place=stack,
         unplace=lambda state: jax.tree.map(lambda x: x[0], state),
         resident=stack,

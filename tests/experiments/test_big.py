@@ -1,4 +1,4 @@
-"""What large models take: half precision, by its name in a configuration."""
+"""What large models take, by its name in a configuration: half precision, parameters split."""
 
 import dataclasses
 
@@ -13,11 +13,12 @@ from experiments.config import find_problem
 from jmtl.gramian import Gramian
 from jmtl.method import Answer, Method
 from jmtl.nn import make_encoder, make_heads, model
+from jmtl.train import sharding
 from jmtl.train.state import init_state
 from jmtl.train.step import make_step
 from tests.experiments import tiny
 from tests.experiments.test_problems import config_of
-from tests.experiments.tiny import CONFIG
+from tests.experiments.tiny import CONFIG, left_behind
 from tests.train import toy
 
 DIGITS = tiny.SPLITS["train"].__getitems__([0, 1])
@@ -98,3 +99,17 @@ def test_half_precision_trains_with_gramians_in_float32():
     norms = np.linalg.norm(rows, axis=1)
     np.testing.assert_allclose(gramian.norms, norms, rtol=1e-6)
     np.testing.assert_allclose(gramian.cosine, rows @ rows.T / np.outer(norms, norms), atol=1e-6)
+
+
+def test_a_run_with_parameters_split_goes_on_with_one_device(tmp_path, monkeypatch):
+    tiny.install(monkeypatch)
+    monkeypatch.setattr(sharding, "LEAST", 64)
+    config = dataclasses.replace(CONFIG, steps=20)
+    tiny.train(config, tmp_path / "one")
+    split = dataclasses.replace(config, devices=8, model_parallel=2)
+    assert tiny.train(split, tmp_path / "split", stop_at=20)[0] is None
+    tiny.train(config, tmp_path / "split", resume=True)
+    (one, lines), (found, others) = (left_behind(tmp_path / name) for name in ("one", "split"))
+    assert found["params_norm"] == pytest.approx(one["params_norm"], rel=1e-6)
+    for line, other in zip(lines, others, strict=True):
+        assert line["losses"] == pytest.approx(other["losses"], rel=1e-5)

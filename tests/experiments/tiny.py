@@ -71,8 +71,8 @@ def install(monkeypatch: Any, shared: bool = True, splits: Any = SPLITS) -> None
         of_run[0] = dataclasses.replace(config, steps=0, checkpoint_every=0)
         return runners(config, *rest)
 
-    def shell(kind: Any, devices: Any) -> Any:
-        on = shells(kind, devices)
+    def shell(*given: Any) -> Any:
+        on = shells(*given)
 
         def compile_(step: Any, to_batch: Any, state: Any, feed: Any, steps: int, rows: Any) -> Any:
             key = (repr(of_run[0]), steps)
