@@ -37,6 +37,7 @@ from experiments.errors import UserError
 from experiments.labels import check_split
 from experiments.problem import Problem
 from experiments.problems import PROBLEMS
+from jmtl.data.errors import DataDamaged
 from jmtl.methods import METHODS
 from jmtl.nn import ENCODERS, SHARINGS
 from jmtl.nn import summary as model_summary
@@ -50,7 +51,7 @@ TEMPERATURE = 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for a `UserError`, 130 interrupted."""
+    """Run the command line; returns the exit code: 0, 2 for an error's line, 130 interrupted."""
     console = Console()
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dials.run(command, console)
         else:
             toy(command, console)
-    except UserError as error:
+    except (UserError, DataDamaged) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -38,6 +38,7 @@ from experiments.parts import (
 )
 from experiments.problem import Problem
 from jmtl.data import loading, source
+from jmtl.data.errors import DataDamaged
 from jmtl.data.several import by_source
 from jmtl.method import Method
 from jmtl.nn import Model
@@ -233,10 +234,23 @@ def train(
             return _train(
                 config, problem, method, on_devices, folder, data_dir, resume, watcher, log, trace
             )
-    except (records.OutputError, checkpoint.CheckpointError) as error:
+    except checkpoint.CheckpointError as error:  # it says itself which is the last one
         raise UserError(str(error)) from error
+    except (records.OutputError, DataDamaged) as error:
+        raise UserError(f"{error}{_how_to_go_on(folder)}") from error
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror or error}") from error
+        raise UserError(f"{folder}: {error.strerror or error}{_how_to_go_on(folder)}") from error
+
+
+def _how_to_go_on(folder: Path) -> str:
+    """The end of the message on a run that an error stopped; nothing where none had begun."""
+    if not (folder / "config.json").exists():
+        return ""
+    handle = checkpoint.open_checkpoints(folder / "checkpoints")
+    kept = checkpoint.steps(handle)
+    checkpoint.close(handle)
+    last = f"the last checkpoint is step {kept[-1]}" if kept else "there is no checkpoint yet"
+    return f"; {last}: then continue with --resume"
 
 
 @contextlib.contextmanager

@@ -7,11 +7,18 @@ import json
 import math
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 _PACKAGES = ("jmtl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_TENSORBOARD = (
+    "tensorboardX.record_writer",
+    "tensorboardX.proto.event_pb2",
+    "tensorboardX.summary",
+)
+_FLUSH_EVERY = 10.0  # seconds
 _PROBE = 2**16  # bytes; more than a file system keeps inside an inode
 
 
@@ -63,7 +70,7 @@ def jsonl(
         primary: whether this process writes.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written; while it is written to, also where it was removed.
     """
     if not primary:
         return null()
@@ -82,6 +89,7 @@ def jsonl(
         with _output_errors(path):
             file.write(json.dumps(plain(record), allow_nan=False) + "\n")
             file.flush()
+            path.stat()  # an open file takes writes even where it has been removed
 
     def close() -> None:
         with _output_errors(path):
@@ -98,15 +106,34 @@ def tensorboard(directory: str | os.PathLike[str], primary: bool = True) -> Writ
     """
     if not primary:
         return null()
-    module = _extra("tensorboardX", "tensorboard")
-    with _output_errors(Path(directory)):
-        events = module.SummaryWriter(str(directory))
+    # Its SummaryWriter writes in a thread, which a full disk ends, and then waits for it forever.
+    _extra("tensorboardX", "tensorboard")
+    files, protos, summaries = map(importlib.import_module, _TENSORBOARD)
+    directory = Path(directory)
+    with _output_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{platform.node()}"
+        file = files.RecordWriter(str(directory / name))
+        first = protos.Event(wall_time=time.time(), file_version="brain.Event:2")
+        file.write(first.SerializeToString())
+    due = time.monotonic() + _FLUSH_EVERY
 
     def write(record: Mapping[str, Any]) -> None:
-        for name, value in _scalars(record).items():
-            events.add_scalar(name, value, int(record["step"]))
+        nonlocal due
+        with _output_errors(directory):
+            for name, value in _scalars(record).items():
+                event = protos.Event(wall_time=time.time(), step=int(record["step"]))
+                event.summary.CopyFrom(summaries.scalar(name, value))
+                file.write(event.SerializeToString())
+            if time.monotonic() >= due:
+                file.flush()  # through to the disk, hence not for every record
+                due = time.monotonic() + _FLUSH_EVERY
 
-    return Writer(write, events.close)
+    def close() -> None:
+        with _output_errors(directory):
+            file.close()
+
+    return Writer(write, close)
 
 
 def wandb(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from experiments import run
 from experiments.config import RunConfig
 from experiments.errors import UserError
+from jmtl.data import multi_digits, source
 from tests.experiments import tiny
 from tests.experiments.tiny import CONFIG, contents, left_behind, train
 
@@ -234,6 +236,90 @@ def test_other_devices_may_go_on(tmp_path, shared, wholes):
     assert found[0]["params_norm"] == pytest.approx(expected[0]["params_norm"], rel=1e-5)
     for one, other in zip(found[1], expected[1], strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-4)
+
+
+# Disks, folders and data that fail on the way
+
+
+def stopped_by(config, folder, step, happens):
+    """What the person is told of a run to which something happens at a record."""
+    watcher = run.Watcher(logged=lambda record: happens() if record["step"] == step else None)
+    with pytest.raises(UserError) as error:
+        run.train(config, folder, data_dir=Path("unused"), resume=False, watcher=watcher)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def wait_for(path):
+    """Until what is written in the background is there."""
+    deadline = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert path.exists()
+
+
+def test_a_disk_that_fills_up(tmp_path, shared, wholes):
+    config = config_of(steps=40)
+    expected = left_behind(wholes(config))  # before files are limited: it compiles
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = tmp_path / "run"
+
+    def fill_up():
+        wait_for(folder / "checkpoints" / "20")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+
+    try:
+        said = stopped_by(config, folder, 30, fill_up)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert said == (
+        f"the checkpoint of step 30 could not be written to {folder / 'checkpoints'}: "
+        "File too large; the last good one is step 20"
+    )
+    assert not train(config, folder, resume=True)[1]
+    assert left_behind(folder) == expected
+
+
+@pytest.mark.parametrize(("checkpoint_every", "saved"), [(10, True), (40, False)])
+def test_a_folder_that_vanishes(checkpoint_every, saved, tmp_path, shared):
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    config = config_of(steps=40, checkpoint_every=checkpoint_every)
+
+    def vanish():
+        if saved:
+            wait_for(folder / "checkpoints" / "10")
+        folder.rename(elsewhere)
+
+    said = stopped_by(config, folder, 20, vanish)
+    assert "No such file or directory" in said
+    assert str(folder) in said
+    assert not folder.exists()
+    if saved:
+        elsewhere.rename(folder)
+        assert not train(config, folder, resume=True)[1]
+        assert (folder / "summary.json").exists()
+
+
+def test_data_that_is_damaged_on_the_way(tmp_path, monkeypatch, shared):
+    monkeypatch.setattr(multi_digits, "PAIRS", {"train": 300, "validation": 5, "test": 50})
+    monkeypatch.setattr(run, "KEPT_BYTES", 0)  # else it is in memory by then
+    builder = source.prepare("multi_digits", tmp_path)
+    tiny.install(monkeypatch, splits={name: source.load(builder, name) for name in tiny.SPLITS})
+    (path,) = Path(builder.data_path).glob("*train*")
+    whole = path.read_bytes()
+    config = config_of(input="stream", steps=80)
+    train(config, tmp_path / "whole")
+    folder = tmp_path / "run"
+    damaged = bytearray(whole)
+    damaged[100:60_000] = bytes(59_900)
+    said = stopped_by(config, folder, 20, lambda: path.write_bytes(damaged))
+    assert said.startswith(f"{path} cannot be read (")
+    last = max(int(each.name) for each in (folder / "checkpoints").iterdir())
+    assert last >= 20
+    assert said.endswith(f"; the last checkpoint is step {last}: then continue with --resume")
+    path.write_bytes(whole)
+    assert not train(config, folder, resume=True)[1]
+    assert left_behind(folder) == left_behind(tmp_path / "whole")
 
 
 # Processes that are killed

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -77,6 +78,18 @@ def test_jsonl_continues_after_anything(tmp_path, content):
     assert all("step" in strict(line) for line in path.read_text().splitlines())
     records.jsonl(tmp_path / "new.jsonl", resume_step=5).close()
     assert (tmp_path / "new.jsonl").read_text() == ""
+
+
+def test_a_file_that_is_removed_takes_no_more_records(tmp_path):
+    path = tmp_path / "run" / "m.jsonl"
+    path.parent.mkdir()
+    writer = records.jsonl(path)
+    writer.write({"step": 1})
+    shutil.rmtree(path.parent)
+    with pytest.raises(records.OutputError) as error:
+        writer.write({"step": 2})
+    assert str(error.value).startswith(f"cannot write to {path}: No such file or directory; ")
+    writer.close()
 
 
 def test_write_json_is_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -240,6 +253,10 @@ with tempfile.TemporaryDirectory() as folder:
     writer = records.jsonl(folder + "/m.jsonl")
     attempt(lambda: [writer.write({"step": i}) for i in range(200)])
     attempt(writer.close)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    writer = records.tensorboard(folder + "/tb")
+    attempt(lambda: [writer.write({"step": i, "loss": 0.5}) for i in range(2000)])
+    attempt(writer.close)
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     os.chmod(folder, 0o555)
     if os.geteuid() == 0:
@@ -268,6 +285,8 @@ def test_full_and_read_only_for_real():
         "cannot write to FOLDER/run: File too large" + end,
         "cannot write to FOLDER/m.jsonl: File too large" + end,
         "cannot write to FOLDER/m.jsonl: File too large" + end,
+        "cannot write to FOLDER/tb: File too large" + end,
+        "cannot write to FOLDER/tb: File too large" + end,
         "cannot write to FOLDER/run: Permission denied" + end,
         "cannot write to FOLDER: Permission denied" + end,
         "cannot write to FOLDER/new.jsonl: Permission denied" + end,
