@@ -41,7 +41,7 @@ def stream(
         stop_step: >= `start_step`.
         host: h in [0, hosts).
         hosts: H.
-        threads: threads that read ahead.
+        threads: threads that read ahead, at most one for each batch or stack.
         prefetch: batches, or stacks of them, read ahead.
         every: None for one batch at a time. For stacks, the steps of a whole one: each stack ends
             at a multiple of it, or at `stop_step`. They are read at once, which takes less time.
@@ -82,7 +82,7 @@ def stream(
         steps = grain.MapDataset.range(start_step, stop_step).map(batch)
     else:
         steps = grain.MapDataset.range(start_step // every, -(-stop_step // every)).map(stack)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    options = grain.ReadOptions(num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch)
     return iter(steps.to_iter_dataset(options))
 
 
