@@ -13,20 +13,19 @@ from tests.train.test_step import batch_of
 
 ON_A_CPU = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 """Without it XLA undoes on a CPU what it keeps on a GPU and a TPU."""
-DEEP = ("mlp", {"hidden": (32,) * 6, "dropout": 0.2})
+DEEP = ("mlp", {"hidden": (32,) * 4, "dropout": 0.2})
 BLOCKS = ("resnet", {"widths": (4, 8), "blocks": (2, 2), "dropout": 0.2})
 
 
 @pytest.mark.parametrize(
-    ("encoder", "options"),
+    ("encoder", "method", "options"),
     [
-        (DEEP, {"microbatches": 2}),
-        pytest.param(DEEP, {"strategy": "vmap"}, marks=pytest.mark.slow),
-        pytest.param(BLOCKS, {}, marks=pytest.mark.slow),  # batch norm
+        (DEEP, jmtl.equal(2), {"microbatches": 2}),
+        pytest.param(DEEP, jmtl.pcgrad(2), {"strategy": "vmap"}, marks=pytest.mark.slow),
+        pytest.param(BLOCKS, jmtl.pcgrad(2), {}, marks=pytest.mark.slow),  # batch norm
     ],
 )
-def test_the_same_update_with_less_memory(encoder, options):
-    method = jmtl.pcgrad(2)
+def test_the_same_update_with_less_memory(encoder, method, options):
     state, batch = toy.start(encoder, method), batch_of(0, 512)
     updated, used = [], []
     for remat in (False, True):
