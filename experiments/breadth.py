@@ -21,12 +21,14 @@ from experiments import constant, run, show
 from experiments.cli import resolve
 from experiments.commands import Train
 from experiments.page.files import csv_text, write_text
-from experiments.problem import Problem
 from experiments.problems import PROBLEMS
 from jmtl.train import records
 
 METHODS = ("equal", "pcgrad", "nash", "famo")
 """One of each kind: none, surgery, a Gramian's weights, losses' weights."""
+
+SHARINGS = ("hard", "mmoe")
+"""One network, and a mixture of three for each task."""
 
 OFFLINE = tuple(name for name, problem in PROBLEMS.items() if problem.offline)
 """The problems of the table."""
@@ -48,16 +50,10 @@ class Run(NamedTuple):
         return "-".join(self)
 
 
-def sharings(problem: Problem) -> tuple[str, str]:
-    """Hard sharing, and another: attention for pictures that are read densely, else experts."""
-    dense = problem.recipe.encoder in ("segnet", "deeplab")
-    return "hard", "mtan" if dense else "mmoe"
-
-
 def runs(problems: Sequence[str]) -> Iterator[Run]:
     """The trainings, in the order of the table."""
     for name in problems:
-        for sharing in sharings(PROBLEMS[name]):
+        for sharing in SHARINGS:
             for method in METHODS:
                 yield Run(name, sharing, method)
 
@@ -92,10 +88,10 @@ def table(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         for task in problem.tasks:
             row: dict[str, Any] = {"problem": name, "task": task.name, "metric": task.main}
             row["constant"] = constants[task.name][task.main]
-            for sharing in sharings(problem):
+            for sharing in SHARINGS:
                 for method in METHODS:
                     one = found["runs"].get(Run(name, sharing, method).name)
-                    column = f"{'hard' if sharing == 'hard' else 'soft'} {method}"
+                    column = f"{sharing} {method}"
                     row[column] = None if one is None else one["test"][task.name][task.main]
             rows.append(row)
     return rows

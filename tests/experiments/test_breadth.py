@@ -10,8 +10,7 @@ def test_every_offline_problem_is_there_with_both_ways_of_sharing():
     listed = list(breadth.runs(breadth.OFFLINE))
     assert {one.problem for one in listed} == {p.name for p in PROBLEMS.values() if p.offline}
     assert len(listed) == 8 * len(breadth.OFFLINE) == len({one.name for one in listed})
-    assert {one.sharing for one in listed if one.problem == "scenes"} == {"hard", "mtan"}
-    assert {one.sharing for one in listed if one.problem == "tabular"} == {"hard", "mmoe"}
+    assert {one.sharing for one in listed} == {"hard", "mmoe"}
 
 
 def test_the_table_is_written_and_what_is_finished_is_not_trained_again(
