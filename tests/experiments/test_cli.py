@@ -294,7 +294,7 @@ def limited(limit, arguments):
     )
 
 
-@pytest.mark.parametrize("limit", [10_000, 100_000])
+@pytest.mark.parametrize("limit", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_a_disk_without_room(limit, tmp_path, data_dir, compiled_anew):
     # 10 kB are too few to begin; 100 kB hold the records but no checkpoint of the recipe's model.
     done = limited(limit, train(data_dir, tmp_path / "out"))

@@ -179,6 +179,7 @@ def test_a_call_stopped_midway_goes_on_from_there(whole, tmp_path, monkeypatch):
     assert len(timing["dispatch_seconds"] + timing["dispatch_seconds_beside_compiling"]) == 1
 
 
+@pytest.mark.slow  # as all of test_study_rows.py, which holds longer runs to it
 def test_a_row_is_the_run_of_its_method_and_seed(whole, tmp_path):
     """Losses of a study's training against `train` with the same method and seed, step by step."""
     every_step = dataclasses.replace(

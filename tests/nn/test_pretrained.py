@@ -148,7 +148,14 @@ def variables(encoder, x):
     return found["params"], {name: tree for name, tree in found.items() if name != "params"}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # resnet18 has the stem and the basic blocks of resnet34.
+        pytest.param(name, marks=[pytest.mark.slow] if name == "resnet34" else [])
+        for name in CASES
+    ],
+)
 def test_outputs_are_those_of_torchvisions_definition(name, tmp_path):
     reference, options = CASES[name]
     encoder, x, weights = nn.make_encoder(name, **options), images(), Weights()
