@@ -68,10 +68,9 @@ def trained(one: Run, steps: int, folder: Path, data_dir: Path, watcher: run.Wat
         devices=1,
     )
     resume = (folder / "config.json").exists()
+    config = resolve(command, run.saved_config(folder) if resume else None)
     began = time.perf_counter()
-    summary = run.train(
-        resolve(command, None), folder, data_dir=data_dir, resume=resume, watcher=watcher
-    )
+    summary = run.train(config, folder, data_dir=data_dir, resume=resume, watcher=watcher)
     seconds = None if resume else round(time.perf_counter() - began, 1)
     return {"steps": summary["steps"], "seconds": seconds, "test": summary["test"]}
 

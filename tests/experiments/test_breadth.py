@@ -1,5 +1,6 @@
 """The table of every offline problem by methods and ways of sharing."""
 
+import dataclasses
 import json
 
 from experiments import breadth
@@ -39,3 +40,21 @@ def test_the_table_is_written_and_what_is_finished_is_not_trained_again(
     assert "| 0.500 | 0.250 |" in (tmp_path / "table.md").read_text()
     assert json.loads((tmp_path / "results.json").read_text())["versions"]
     capsys.readouterr()
+
+
+def test_a_run_goes_on_with_its_own_configuration(tmp_path, monkeypatch):
+    """Training saves what "auto" became, and is refused another word for it."""
+    one = breadth.Run("tabular", "mmoe", "pcgrad")
+    seen = []
+
+    def fake(config, folder, data_dir, resume, watcher):
+        folder.mkdir(exist_ok=True)
+        seen.append((config.input, resume))
+        saved = dataclasses.replace(config, input="resident")
+        (folder / "config.json").write_text(json.dumps(dataclasses.asdict(saved)))
+        return {"steps": config.steps, "test": {}}
+
+    monkeypatch.setattr(breadth.run, "train", fake)
+    for _ in range(2):
+        breadth.trained(one, 5, tmp_path / "run", tmp_path, breadth.run.Watcher())
+    assert seen == [("auto", False), ("resident", True)]
