@@ -60,18 +60,10 @@ def runs(problems: Sequence[str]) -> Iterator[Run]:
 
 def trained(one: Run, steps: int, folder: Path, data_dir: Path, watcher: run.Watcher) -> Any:
     """Train one run; its scores on the test split, its steps and its seconds."""
-    command = Train(
-        one.problem,
-        method=one.method,
-        sharing=(one.sharing,),
-        steps=min(steps, PROBLEMS[one.problem].recipe.steps),
-        devices=1,
-    )
-    resume = (folder / "config.json").exists()
-    config = resolve(command, run.saved_config(folder) if resume else None)
+    command = Train(one.problem, method=one.method, sharing=(one.sharing,), steps=steps, devices=1)
     began = time.perf_counter()
-    summary = run.train(config, folder, data_dir=data_dir, resume=resume, watcher=watcher)
-    seconds = None if resume else round(time.perf_counter() - began, 1)
+    summary, begun = run.train_or_continue(resolve(command, None), folder, data_dir, watcher)
+    seconds = None if begun else round(time.perf_counter() - began, 1)
     return {"steps": summary["steps"], "seconds": seconds, "test": summary["test"]}
 
 
@@ -134,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if found["runs"].get(one.name, {}).get("steps") != steps:
                 folder = command.runs / one.name
                 found["runs"][one.name] = trained(
-                    one, command.steps, folder, command.data_dir, bar(one.name)
+                    one, steps, folder, command.data_dir, bar(one.name)
                 )
             write_text(path, json.dumps(found, indent=1) + "\n")
     rows = table(found)

@@ -1,10 +1,11 @@
 """What the problems of dense tasks share: protocols, published recipes and augmentation."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
-from experiments.problem import Recipe
+from experiments.problem import Base, Problem, Recipe
 from jmtl.data.affine import Kind
 from jmtl.data.augment import Augment, augmentation, flip, scale_crop
 
@@ -41,17 +42,10 @@ def segnet_mtan(rows: int, batch_size: int, steps_per_dispatch: int) -> Recipe:
         batch_size: rows a step.
         steps_per_dispatch: what a stream stacks is so many batches.
     """
-    return Recipe(
-        encoder="segnet",
+    return _halved("segnet", rows, batch_size, steps_per_dispatch)._replace(
         sharing="mtan",
         head_options={"hidden": (64,), "kernel_init": "glorot_normal"},
-        steps=steps_of(EPOCHS, rows, batch_size),
-        schedule=((steps_of(EPOCHS / 2, rows, batch_size), 0.5),),
-        batch_size=batch_size,
-        learning_rate=1e-4,
-        steps_per_dispatch=steps_per_dispatch,
         checkpoint_every=2_000,
-        measure_every=100,
         augment=AUGMENTATION,
     )
 
@@ -69,17 +63,23 @@ def deeplab(rows: int, batch_size: int, steps_per_dispatch: int) -> Recipe:
         batch_size: rows a step.
         steps_per_dispatch: what a stream stacks is so many batches.
     """
-    return Recipe(
-        encoder="deeplab",
+    return _halved("deeplab", rows, batch_size, steps_per_dispatch)._replace(
         head_options={"atrous": (12, 24, 36)},
         optimizer="adam_l2",
         weight_decay=1e-5,
+        checkpoint_every=1_000,
+    )
+
+
+def _halved(encoder: str, rows: int, batch_size: int, steps_per_dispatch: int) -> Recipe:
+    """What the published recipes share: a rate of 1e-4, halved after half of the epochs."""
+    return Recipe(
+        encoder=encoder,
         steps=steps_of(EPOCHS, rows, batch_size),
         schedule=((steps_of(EPOCHS / 2, rows, batch_size), 0.5),),
         batch_size=batch_size,
         learning_rate=1e-4,
         steps_per_dispatch=steps_per_dispatch,
-        checkpoint_every=1_000,
         measure_every=100,
     )
 
@@ -106,4 +106,47 @@ def told(protocol: Protocol, rows: int, files: int) -> str:
     return (
         f"own protocol: trained on {rows:,} of {files:,} rows, the rest kept for validation, "
         "where papers train on all"
+    )
+
+
+def problem(
+    name: str,
+    what: str,
+    size: tuple[int, int],
+    files: int,
+    protocol: Protocol,
+    kinds: Mapping[str, Kind],
+    recipes: Mapping[str, Recipe],
+    base: Base,
+    **own: Any,
+) -> Problem:
+    """A problem of MTAN's folders under a protocol.
+
+    Args:
+        name: of the data set.
+        what: its pictures show.
+        size: of the pictures.
+        files: in train/.
+        protocol: says the splits, and so the problem's name.
+        kinds: of labels by key, for the published augmentation.
+        recipes: by name, first the one that is used where none is named.
+        base: published single-task scores.
+        **own: what else `Problem` takes: tasks, to_batch, evaluation_rows.
+    """
+    rows, published = training_rows(files, protocol), protocol == "published"
+    return Problem(
+        name=f"{name}_published" if published else name,
+        summary=f"{what} of {size[0]}×{size[1]} pixels, {rows:,} training pictures"
+        + (", no validation split" if published else ""),
+        data=f"{name}/{protocol}",
+        recipe=next(iter(recipes.values())),
+        recipes=recipes,
+        offline=False,
+        by_hand=True,
+        source="linked from github.com/lorenmt/mtan",
+        validation=not published,
+        protocol=told(protocol, rows, files),
+        base=base,
+        augmentations={AUGMENTATION: published_augmentation(dict(kinds))},
+        **own,
     )

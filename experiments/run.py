@@ -242,6 +242,22 @@ def train(
         raise UserError(f"{folder}: {error.strerror or error}{_how_to_go_on(folder)}") from error
 
 
+def train_or_continue(
+    config: RunConfig, folder: Path, data_dir: Path, watcher: Watcher
+) -> tuple[dict[str, Any], bool]:
+    """`train`, from the newest checkpoint of the folder if the run was begun there.
+
+    A run saves what an `input` of "auto" became, and goes on with that.
+
+    Returns:
+        The summary, and whether the run had been begun.
+    """
+    resume = (folder / "config.json").exists()
+    if resume:
+        config = dataclasses.replace(config, input=saved_config(folder).input)
+    return train(config, folder, data_dir=data_dir, resume=resume, watcher=watcher), resume
+
+
 def _how_to_go_on(folder: Path) -> str:
     """The end of the message on a run that an error stopped; nothing where none had begun."""
     if not (folder / "config.json").exists():

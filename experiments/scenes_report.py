@@ -75,15 +75,14 @@ def measured(config: RunConfig, folder: Path, data_dir: Path, watcher: run.Watch
 
     The times are None for a run that was begun before: they would be of its last part.
     """
-    resume = (folder / "config.json").exists()
     began, worked = time.perf_counter(), time.process_time()
-    summary = run.train(config, folder, data_dir=data_dir, resume=resume, watcher=watcher)
+    summary, begun = run.train_or_continue(config, folder, data_dir, watcher)
     times = (time.perf_counter() - began, time.process_time() - worked, os.getloadavg()[2])
     names = ("seconds", "processor_seconds", "load_of_15_minutes")
     return {
         "steps": summary["steps"],
         "examples": summary["steps"] * config.batch_size,
-        **dict(zip(names, [None] * 3 if resume else [round(t, 1) for t in times], strict=True)),
+        **dict(zip(names, [None] * 3 if begun else [round(t, 1) for t in times], strict=True)),
         "test": summary["test"],
     }
 

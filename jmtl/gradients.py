@@ -202,7 +202,8 @@ def _pull(fun: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool) -> _
     )
 
 
-def _mean(tree: Any, axis_name: str | None) -> Any:
+def device_mean(tree: Any, axis_name: str | None) -> Any:
+    """The mean over the devices of a `pmap`; the tree itself where there is no axis."""
     return tree if axis_name is None else lax.pmean(tree, axis_name)
 
 
@@ -226,9 +227,9 @@ def _recomputes(strategy: Strategy, params: Any, k: int) -> bool:
 def _stack(pulled: _Pulled, strategy: Strategy, axis_name: str | None) -> TaskGrads:
     """Task gradients of the first primal, leaves `[K, ...]`, averaged over devices."""
     if strategy == "vmap":
-        return _mean(pulled.batched()[0], axis_name)
+        return device_mean(pulled.batched()[0], axis_name)
     rows = [pulled.one(i)[0] for i in range(len(pulled.losses))]
-    return _mean(jax.tree.map(lambda *row: jnp.stack(row), *rows), axis_name)
+    return device_mean(jax.tree.map(lambda *row: jnp.stack(row), *rows), axis_name)
 
 
 def value_and_task_grads(
@@ -276,7 +277,7 @@ def no_gramian(k: int, dtype: Any = jnp.float32) -> Gramian:
 def _contract(pulled: _Pulled, axis_name: str | None) -> Gramian:
     """The Gramian at the first primal, leaf by leaf, with no stack of whole gradients kept."""
     k = len(pulled.losses)
-    rows = [jax.tree.leaves(_mean(pulled.one(i)[0], axis_name)) for i in range(k)]
+    rows = [jax.tree.leaves(device_mean(pulled.one(i)[0], axis_name)) for i in range(k)]
     if not rows[0]:
         return no_gramian(k, compute_dtype(pulled.losses))
     leaves = zip(*rows, strict=True)
@@ -304,7 +305,7 @@ def value_and_gramian(
 
     def run(params: Any, *args: Any) -> tuple[Any, Gramian]:
         pulled = _pull(lambda p: fun(p, *args), (params,), has_aux)
-        losses = _mean(pulled.losses, axis_name)
+        losses = device_mean(pulled.losses, axis_name)
         gram = _contract(pulled, axis_name)
         return ((losses, pulled.aux) if has_aux else losses), gram
 
@@ -417,7 +418,7 @@ def value_and_grads(
             gram, cross = gramian_of(first), cross_products(first, second)
             pulled = pull(share(method.batches - 1))
 
-        losses = _mean(pulled.losses.astype(compute_dtype(pulled.losses)), axis_name)
+        losses = device_mean(pulled.losses.astype(compute_dtype(pulled.losses)), axis_name)
         answer, state = respond(method, Seen(losses, gram, cross, grads), state)
         gradient = _gradient(pulled, answer, grads, split, axis_name)
         return Result(losses, gradient, answer.weights, answer.residual, gram, state, pulled.aux)
@@ -457,12 +458,12 @@ def _gradient(
     else:
         pulled_back = pulled.weighted(answer.weights)
         if split and answer.heads is answer.weights:
-            return _mean(pulled_back, axis_name)
-        shared = _mean(pulled_back[0], axis_name)
+            return device_mean(pulled_back, axis_name)
+        shared = device_mean(pulled_back[0], axis_name)
     if not split:
         return shared
     # Under jit the part of this pass that only the shared parameters need is dead code.
-    return shared, _mean(pulled.weighted(answer.heads)[1], axis_name)
+    return shared, device_mean(pulled.weighted(answer.heads)[1], axis_name)
 
 
 def gramian_at_representation(

@@ -19,15 +19,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from experiments.dense import (
-    AUGMENTATION,
-    Protocol,
-    deeplab,
-    published_augmentation,
-    segnet_mtan,
-    told,
-    training_rows,
-)
+from experiments.dense import Protocol, deeplab, problem, segnet_mtan, training_rows
 from experiments.problem import Base, Problem
 from jmtl.data.cityscapes import CLASSES, Cityscapes
 from jmtl.tasks import Batch, batch, depth, segmentation
@@ -54,31 +46,22 @@ def to_batch(raw: Mapping[str, Any]) -> Batch:
 def at(protocol: Protocol, size: tuple[int, int] = Cityscapes.SIZE) -> Problem:
     """The problem under a protocol, of pictures of a size."""
     rows = training_rows(FILES, protocol)
-    published = protocol == "published"
-    recipes = {
-        "segnet_mtan": segnet_mtan(rows, batch_size=8, steps_per_dispatch=20),
-        "deeplab": deeplab(rows, batch_size=64, steps_per_dispatch=5),
-    }
-    return Problem(
-        name="cityscapes_published" if published else "cityscapes",
-        summary=f"streets of {size[0]}×{size[1]} pixels, {rows:,} training pictures"
-        + (", no validation split" if published else ""),
-        tasks=(segmentation("segmentation", CLASSES, size), depth("depth", size)),
-        data=f"cityscapes/{protocol}",
-        to_batch=to_batch,
-        recipe=recipes["segnet_mtan"],
-        recipes=recipes,
-        offline=False,
-        by_hand=True,
-        source="linked from github.com/lorenmt/mtan",
-        validation=not published,
-        protocol=told(protocol, rows, FILES),
-        base=BASE,
-        evaluation_rows=32,
-        augmentations={
-            # Of an inverse depth geometry has the product with the scale; papers have divided.
-            AUGMENTATION: published_augmentation({"segmentation": "classes", "depth": "depth"})
+    return problem(
+        "cityscapes",
+        "streets",
+        size,
+        FILES,
+        protocol,
+        # Of an inverse depth geometry has the product with the scale; papers have divided.
+        kinds={"segmentation": "classes", "depth": "depth"},
+        recipes={
+            "segnet_mtan": segnet_mtan(rows, batch_size=8, steps_per_dispatch=20),
+            "deeplab": deeplab(rows, batch_size=64, steps_per_dispatch=5),
         },
+        base=BASE,
+        tasks=(segmentation("segmentation", CLASSES, size), depth("depth", size)),
+        to_batch=to_batch,
+        evaluation_rows=32,
     )
 
 

@@ -20,15 +20,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from experiments.dense import (
-    AUGMENTATION,
-    Protocol,
-    deeplab,
-    published_augmentation,
-    segnet_mtan,
-    told,
-    training_rows,
-)
+from experiments.dense import Protocol, deeplab, problem, segnet_mtan, training_rows
 from experiments.problem import Base, Problem
 from jmtl.data.nyuv2 import CLASSES, Nyuv2
 from jmtl.tasks import Batch, batch, depth, normals, segmentation
@@ -66,36 +58,25 @@ def to_batch(raw: Mapping[str, Any]) -> Batch:
 def at(protocol: Protocol, size: tuple[int, int] = Nyuv2.SIZE) -> Problem:
     """The problem under a protocol, of pictures of a size."""
     rows = training_rows(FILES, protocol)
-    published = protocol == "published"
-    recipes = {
-        "segnet_mtan": segnet_mtan(rows, batch_size=2, steps_per_dispatch=20),
-        "deeplab": deeplab(rows, batch_size=8, steps_per_dispatch=10),
-    }
-    return Problem(
-        name="nyuv2_published" if published else "nyuv2",
-        summary=f"rooms of {size[0]}×{size[1]} pixels, {rows} training pictures"
-        + (", no validation split" if published else ""),
+    return problem(
+        "nyuv2",
+        "rooms",
+        size,
+        FILES,
+        protocol,
+        kinds={"segmentation": "classes", "depth": "depth", "normals": "normals"},
+        recipes={
+            "segnet_mtan": segnet_mtan(rows, batch_size=2, steps_per_dispatch=20),
+            "deeplab": deeplab(rows, batch_size=8, steps_per_dispatch=10),
+        },
+        base=BASE,
         tasks=(
             segmentation("segmentation", CLASSES, size),
             depth("depth", size),
             normals("normals", size),
         ),
-        data=f"nyuv2/{protocol}",
         to_batch=to_batch,
-        recipe=recipes["segnet_mtan"],
-        recipes=recipes,
-        offline=False,
-        by_hand=True,
-        source="linked from github.com/lorenmt/mtan",
-        validation=not published,
-        protocol=told(protocol, rows, FILES),
-        base=BASE,
         evaluation_rows=8,
-        augmentations={
-            AUGMENTATION: published_augmentation(
-                {"segmentation": "classes", "depth": "depth", "normals": "normals"}
-            )
-        },
     )
 
 

@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jmtl.nn.convolution import image_conv
 from jmtl.nn.encoders.resnet import convolution
 from jmtl.nn.layers import Dropout, batch_norm, initialiser
+from jmtl.nn.maps import answered, check_map
 
 
 class AtrousHead(nn.Module):
@@ -62,11 +62,7 @@ class AtrousHead(nn.Module):
             ValueError: If the representation is no map.
         """
         x = representation
-        if x.ndim != 4:
-            raise ValueError(
-                f"a head that answers maps reads a representation [B, H, W, C], got {x.shape}: "
-                "use an encoder that keeps height and width"
-            )
+        check_map(x)
         layer = partial(self._layer, train)
         mean = layer("mean", x.mean(axis=(1, 2), keepdims=True), 1)
         branches = [
@@ -79,10 +75,7 @@ class AtrousHead(nn.Module):
         x = layer("mix", x, 3)
         init = initialiser(self.kernel_init)
         x = image_conv(self.features, (1, 1), dtype=self.dtype, kernel_init=init, name="answer")(x)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if self.size is None or self.size == x.shape[1:3]:
-            return x
-        return jax.image.resize(x, (x.shape[0], *self.size, self.features), "linear")
+        return answered(x, self.size)
 
     def _layer(
         self, train: bool, name: str, x: Float[Array, "B h w C"], size: int, dilation: int = 1

@@ -19,6 +19,7 @@ from jmtl.methods import nearest
 from jmtl.nn.atrous import AtrousHead
 from jmtl.nn.convolution import image_conv
 from jmtl.nn.layers import Dropout, activation, initialiser
+from jmtl.nn.maps import answered, check_map
 
 
 class DenseHead(nn.Module):
@@ -96,11 +97,7 @@ class MapHead(nn.Module):
             ValueError: If the representation is no map.
         """
         x, init = representation, initialiser(self.kernel_init)
-        if x.ndim != 4:
-            raise ValueError(
-                f"a head that answers maps reads a representation [B, H, W, C], got {x.shape}: "
-                "use an encoder that keeps height and width"
-            )
+        check_map(x)
         for width in self.hidden:
             x = image_conv(width, (3, 3), dtype=self.dtype, kernel_init=init)(x)
             x = activation(self.activation)(x)
@@ -114,10 +111,7 @@ class MapHead(nn.Module):
             kernel_init=init,
             bias_init=lambda key, shape, dtype=jnp.float32: start.astype(dtype).reshape(shape),
         )(x)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if self.size is None or self.size == x.shape[1:3]:
-            return x
-        return jax.image.resize(x, (x.shape[0], *self.size, self.features), "linear")
+        return answered(x, self.size)
 
 
 class PresenceHead(nn.Module):

@@ -30,6 +30,7 @@ from jmtl.gradients import (
     Result,
     Strategy,
     check_unshared,
+    device_mean,
     gramian_at_representation,
     no_gramian,
     value_and_task_grads,
@@ -147,7 +148,7 @@ def losses(
         return jnp.stack(values), None
 
     total, _ = one(*args) if microbatches == 1 else _scanned(one, args, microbatches)
-    return _mean(total, axis_name)
+    return device_mean(total, axis_name)
 
 
 def gramian_of(
@@ -183,7 +184,7 @@ def task_grads(
         return ((values, grads, own), aux), None
 
     (sums, aux), _ = _scanned(one, args, microbatches)
-    return _mean(sums, axis_name), _averaged(aux, microbatches)
+    return device_mean(sums, axis_name), _averaged(aux, microbatches)
 
 
 def _weighted(
@@ -206,7 +207,7 @@ def _weighted(
         return ((jnp.stack(values), (along[0][0], along[1][1])), aux), None
 
     (sums, aux), _ = _scanned(one, args, microbatches)
-    return _mean(sums, axis_name), _averaged(aux, microbatches)
+    return device_mean(sums, axis_name), _averaged(aux, microbatches)
 
 
 def _at_representation(
@@ -272,7 +273,3 @@ def _scaled(own: Any, names: Sequence[str], heads: Float[Array, " K"]) -> Any:
         name: jax.tree.map(lambda x, name=name: x * factors[name].astype(x.dtype), grads)
         for name, grads in own.items()
     }
-
-
-def _mean(tree: Any, axis_name: str | None) -> Any:
-    return tree if axis_name is None else lax.pmean(tree, axis_name)
