@@ -155,12 +155,12 @@ def test_surgery_before_the_mean_over_devices_is_caught(method, monkeypatch):
 
 def test_a_method_that_sees_local_losses_is_caught(monkeypatch):
     right = numbers(one_device(method="fickle+pcgrad"))
-    mean = gradients._mean
+    mean = gradients.device_mean
 
     def not_of_losses(tree, axis_name):
         return tree if isinstance(tree, jax.Array) and tree.shape == (2,) else mean(tree, axis_name)
 
-    monkeypatch.setattr(gradients, "_mean", not_of_losses)
+    monkeypatch.setattr(gradients, "device_mean", not_of_losses)
     wrong = train(shell("pmap", 4), method=make("fickle+pcgrad"))
     assert distance(numbers(wrong), right) > WRONG
 
