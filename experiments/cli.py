@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from experiments import hosts, origin, parts, run, show
+from experiments import hosts, last_epochs, origin, parts, run, show
 from experiments.commands import (
     Demo,
     Dial,
@@ -241,9 +241,13 @@ def _train(command: Train, console: Console) -> None:
             profile=command.profile,
         )
     title = f"{problem.name}, test split, after {summary['steps']:,} steps, seed {config.seed}"
-    console.print(show.scores_table(title, {config.method: summary["test"]}))
+    columns, found = {config.method: summary["test"]}, {"last step": summary["test"]}
+    if "last_epochs" in summary:
+        told = last_epochs.told(summary["last_epochs"])
+        columns[told] = found[told] = summary["last_epochs"]["test"]
+    console.print(show.scores_table(title, columns))
     _say_what_is_missing(summary["test"], "test", console)
-    _say_what_test_scores_are(problem, summary["test"], console)
+    _say_what_test_scores_are(problem, found, console)
     console.print(f"{summary['seconds']:.1f} s on {summary['devices']}", highlight=False)
     _where(folder, config, command.data_dir, console)
 
@@ -294,12 +298,12 @@ def evaluate(command: Evaluate, console: Console) -> None:
     config, split, found = _newest(command, console)
     problem = find_problem(config.problem)
     check_split(problem, split, command.split, all_tasks=False)
-    scores = run.scores(config, problem, found.state, split)
+    scores = run.scorer(config, problem)(found.state, split)
     title = f"{problem.name}, {command.split} split, after {found.step:,} steps"
     console.print(show.scores_table(title, {config.method: scores}))
     _say_what_is_missing(scores, command.split, console)
     if command.split == "test":
-        _say_what_test_scores_are(problem, scores, console)
+        _say_what_test_scores_are(problem, {f"step {found.step:,}": scores}, console)
 
 
 def _say_what_is_missing(
@@ -312,14 +316,16 @@ def _say_what_is_missing(
 
 
 def _say_what_test_scores_are(
-    problem: Problem, scores: Mapping[str, Mapping[str, float]], console: Console
+    problem: Problem, found: Mapping[str, Mapping[str, Mapping[str, float]]], console: Console
 ) -> None:
-    """The problem's protocol, and the scores against its published base."""
+    """The problem's protocol, and scores, by what they are of, against its published base."""
     lines = [problem.protocol]
     if problem.base is not None:
         from experiments import published
 
-        lines.append(published.sentence(problem, problem.base, scores))
+        for what, scores in found.items():
+            if said := published.sentence(problem, problem.base, scores):
+                lines.append(f"{what}: {said}")
     for line in filter(None, lines):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -1,10 +1,10 @@
 """What the problems of dense tasks share: protocols, published recipes and augmentation."""
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
+from experiments.last_epochs import steps_of
 from experiments.problem import Base, Problem, Recipe
 from jmtl.data.affine import Kind
 from jmtl.data.augment import Augment, augmentation, flip, scale_crop
@@ -15,6 +15,9 @@ Protocol = Literal["own", "published"]
 EPOCHS = 200
 """Of the published recipes, whose learning rate is halved after half of them."""
 
+LAST = 10
+"""Epochs at whose ends papers evaluate the test split for the mean that they print."""
+
 AUGMENTATION = "scale_crop"
 """The name of `published_augmentation`."""
 
@@ -22,11 +25,6 @@ AUGMENTATION = "scale_crop"
 def training_rows(files: int, protocol: Protocol) -> int:
     """The rows that a protocol trains on, of the files in train/."""
     return files if protocol == "published" else files - files // 5
-
-
-def steps_of(epochs: float, rows: int, batch_size: int) -> int:
-    """The updates after which as many rows have been read as epochs have; batches straddle them."""
-    return math.ceil(epochs * rows / batch_size)
 
 
 def segnet_mtan(rows: int, batch_size: int, steps_per_dispatch: int) -> Recipe:
@@ -100,8 +98,8 @@ def told(protocol: Protocol, rows: int, files: int) -> str:
     """One line on what scores of the test split are of."""
     if protocol == "published":
         return (
-            f"published protocol: trained on all {files:,} rows, scores of the last step; papers "
-            "print the mean of the last 10 epochs, and none has a validation split"
+            f"published protocol: trained on all {files:,} rows, without a validation split, and "
+            f"papers print the mean of test scores at the ends of the last {LAST} epochs"
         )
     return (
         f"own protocol: trained on {rows:,} of {files:,} rows, the rest kept for validation, "
@@ -145,6 +143,7 @@ def problem(
         by_hand=True,
         source="linked from github.com/lorenmt/mtan",
         validation=not published,
+        mean_of_last_epochs=LAST if published else None,
         protocol=told(protocol, rows, files),
         base=base,
         augmentations={AUGMENTATION: published_augmentation(dict(kinds))},

@@ -84,6 +84,8 @@ class Problem(NamedTuple):
         source: where the data comes from, and the bytes to download, in a few words; "": `data`.
         by_hand: whether its files must be put there by hand.
         validation: whether it has a validation split, by which a study chooses.
+        mean_of_last_epochs: over the ends of how many epochs a run takes the mean of its test
+            scores too, as `experiments.last_epochs` has it; None for the last step's alone.
         protocol: what scores of the test split are of, in one line; "" where nothing is to be said.
         base: what the scores of the test split are compared with, if there is anything.
         evaluation_rows: the most examples that are evaluated together.
@@ -105,6 +107,7 @@ class Problem(NamedTuple):
     source: str = ""
     by_hand: bool = False
     validation: bool = True
+    mean_of_last_epochs: int | None = None
     protocol: str = ""
     base: Base | None = None
     evaluation_rows: int = 1_000

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import jmtl
-from experiments import hosts, origin, tracing
+from experiments import hosts, last_epochs, origin, tracing
 from experiments.config import (
     MAY_CHANGE,
     RunConfig,
@@ -43,7 +43,7 @@ from jmtl.data.several import by_source
 from jmtl.method import Method
 from jmtl.nn import Model
 from jmtl.train import checkpoint, rates, records
-from jmtl.train.evaluate import evaluate
+from jmtl.train.evaluate import evaluator
 from jmtl.train.loop import Dispatched, TrainingFailed, fit
 from jmtl.train.parallel import Shell, check_divides, shell, start_of
 from jmtl.train.state import TrainState, fresh_state, init_state
@@ -144,14 +144,17 @@ def state_of(
     )
 
 
-def scores(
-    config: RunConfig, problem: Problem, state: TrainState, split: Any
-) -> dict[str, dict[str, float]]:
-    """The metrics of a state on a split, by task."""
-    params, model_state = jax.device_get((state.params, state.model_state))
-    net = model_of(config, problem)
-    batches = batches_of(split, problem.evaluation_rows)
-    return evaluate(net, problem.tasks, problem.to_batch, params, model_state, batches)
+def scorer(
+    config: RunConfig, problem: Problem
+) -> Callable[[TrainState, Any], dict[str, dict[str, float]]]:
+    """What gives the metrics of a state on a split, by task; compiled once."""
+    scores_of = evaluator(model_of(config, problem), problem.tasks, problem.to_batch)
+
+    def scores(state: TrainState, split: Any) -> dict[str, dict[str, float]]:
+        params, model_state = jax.device_get((state.params, state.model_state))
+        return scores_of(params, model_state, batches_of(split, problem.evaluation_rows))
+
+    return scores
 
 
 def restored(
@@ -324,6 +327,12 @@ def _train(
         began = time.perf_counter()
 
         compiling: dict[int, float] = {}
+        scores, due = scorer(config, problem), _last_epochs(config, problem, training)
+        scored = last_epochs.read(folder, [step for step in due if step <= start])
+
+        def look(step: int, placed: TrainState) -> None:
+            scored[step] = scores(on_devices.unplace(placed), test)
+            last_epochs.write(folder, scored, primary)
 
         def report(done: Dispatched) -> None:
             if done.step - done.steps == start:  # later, the device works on while one compiles
@@ -346,6 +355,8 @@ def _train(
                         handle, step, on_devices.unplace(placed)
                     ),
                     save_every=config.checkpoint_every,
+                    look=look,
+                    look_at=due[:-1],
                 )
         except TrainingFailed as failure:
             checkpoint.wait(handle)
@@ -356,12 +367,12 @@ def _train(
         checkpoint.wait(handle)
     finally:
         checkpoint.close(handle)
-    summary = {
+    summary: dict[str, Any] = {
         "problem": config.problem,
         "method": config.method,
         "seed": config.seed,
         "steps": int(state.step),
-        "test": scores(config, problem, state, test),
+        "test": scores(state, test),
         "final_losses": _last_losses(folder) if primary else None,
         "params_norm": float(jax.jit(jmtl.global_norm)(state.params)),
         "params_sha256": checkpoint.digest(state.params),
@@ -369,6 +380,10 @@ def _train(
         "devices": f"{config.devices} × {jax.devices()[0].device_kind}",
         "seconds": round(time.perf_counter() - began, 3),
     }
+    if due:
+        scored[config.steps] = summary["test"]
+        last_epochs.write(folder, scored, primary)
+        summary["last_epochs"] = last_epochs.summary(problem, scored)
     records.write_json(folder / "summary.json", summary, primary)
     return summary
 
@@ -414,6 +429,19 @@ def _rows(config: RunConfig, method: Method, n: Any) -> Any:
     """The rows that one call of the step takes; of several data sets of n examples, by name."""
     dealt = rows_of(config.batch_size, config.sampler, config.temperature, n)
     return by_source(lambda _, rows: rows * method.batches, dealt)
+
+
+def _last_epochs(config: RunConfig, problem: Problem, training: Any) -> tuple[int, ...]:
+    """After which updates the test split is evaluated for the mean that the problem asks for."""
+    if problem.mean_of_last_epochs is None:
+        return ()
+    return last_epochs.ends(
+        problem.mean_of_last_epochs,
+        sum(jax.tree.leaves(source.lengths(training))),
+        config.batch_size,
+        config.steps_per_dispatch,
+        config.steps,
+    )
 
 
 def _step_of(

@@ -7,7 +7,8 @@
 The files are put by hand into DATA_DIR/downloads/manual/nyuv2 (`jmtl.data.npy_folders` has the
 layout): the authors of MTAN link them, 795 rooms to train and 654 to test, 288×384 pixels. Once
 prepared they are 4.6 GB of arrays, 29 bytes a pixel. `nyuv2` trains on 636 rooms and keeps 159 for
-validation; `nyuv2_published` trains on all, as papers do, and has no validation split.
+validation; `nyuv2_published` trains on all, as papers do, has no validation split, and takes the
+mean of the test scores over the last 10 epochs (`experiments.last_epochs`).
 
 Papers report mIoU, pixel accuracy, absolute and relative depth error, mean and median angle, and
 the shares of angles within 11.25°, 22.5° and 30°. Equal weights with SegNet and task attention

@@ -2,7 +2,8 @@
 
     python -m experiments train nyuv2_published --method pcgrad
 
-What is reported is of the last step; papers print the mean of the last 10 epochs.
+A run reports the scores of its last step, and as papers do their mean at the ends of the last 10
+epochs, with Δm of that mean (`experiments.last_epochs`).
 """
 
 from experiments.problems import nyuv2

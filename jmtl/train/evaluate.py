@@ -11,6 +11,8 @@ from jmtl.nn import Model
 from jmtl.tasks import Batch, Task, task_counts, task_losses
 
 Sums = Callable[[Any, Any, Mapping[str, Any], Any], Any]
+Batches = Iterable[tuple[Mapping[str, np.ndarray], np.ndarray]]
+Evaluator = Callable[[Any, Any, Batches], dict[str, dict[str, float]]]
 
 
 def evaluation_sums(
@@ -60,9 +62,9 @@ def evaluate(
     to_batch: Callable[[Mapping[str, Any]], Batch],
     params: Any,
     model_state: Any,
-    batches: Iterable[tuple[Mapping[str, np.ndarray], np.ndarray]],
+    batches: Batches,
 ) -> dict[str, dict[str, float]]:
-    """Evaluate with running statistics and without dropout.
+    """Evaluate with running statistics and without dropout; `evaluator` for more than once.
 
     Args:
         model: built without `axis_name`.
@@ -76,17 +78,28 @@ def evaluate(
     Returns:
         By task, its metrics and its mean `loss`.
     """
+    return evaluator(model, tasks, to_batch)(params, model_state, batches)
+
+
+def evaluator(
+    model: Model, tasks: Sequence[Task], to_batch: Callable[[Mapping[str, Any]], Batch]
+) -> Evaluator:
+    """`evaluate` of one model: `(params, model_state, batches)` to scores, compiled once."""
     sums = jax.jit(evaluation_sums(model, tasks, to_batch))
-    totals: Any = None
-    for raw, weight in batches:
-        part = jax.tree.map(_wide, jax.device_get(sums(params, model_state, raw, weight)))
-        totals = part if totals is None else jax.tree.map(np.add, totals, part)
-    results = {}
-    for task in tasks:
-        stats, loss, count = totals[task.name]
-        scores = {name: float(value) for name, value in task.metric.compute(stats).items()}
-        results[task.name] = {**scores, "loss": float(loss / count) if count else float("nan")}
-    return results
+
+    def scores_of(params: Any, model_state: Any, batches: Batches) -> dict[str, dict[str, float]]:
+        totals: Any = None
+        for raw, weight in batches:
+            part = jax.tree.map(_wide, jax.device_get(sums(params, model_state, raw, weight)))
+            totals = part if totals is None else jax.tree.map(np.add, totals, part)
+        results = {}
+        for task in tasks:
+            stats, loss, count = totals[task.name]
+            scores = {name: float(value) for name, value in task.metric.compute(stats).items()}
+            results[task.name] = {**scores, "loss": float(loss / count) if count else float("nan")}
+        return results
+
+    return scores_of
 
 
 def _wide(x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The loop: many steps a dispatch, metrics read one dispatch behind, checkpoints on the way."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 import jax
@@ -62,6 +62,8 @@ def fit(
     report: Callable[[Dispatched], None],
     save: Callable[[int, TrainState], None],
     save_every: int,
+    look: Callable[[int, TrainState], None] = lambda step, state: None,
+    look_at: Collection[int] = (),
 ) -> TrainState:
     """Train from step `start` to step `stop`.
 
@@ -77,6 +79,9 @@ def fit(
             multiple of `every` before it, from which a longer run can go on; the state is donated
             after it returns.
         save_every: a multiple of `every`.
+        look: called with (step, state) at the steps of `look_at`, before `save`; the state is
+            donated after it returns. What it takes counts in no dispatch's seconds.
+        look_at: ends of dispatches.
 
     Returns:
         The state at `stop`.
@@ -104,8 +109,13 @@ def fit(
     for first, steps in dispatches(start, stop, every):
         state, metrics = run(state, first, steps)
         settle()
-        pending = (first + steps, steps, metrics)
-        if (first + steps) % save_every == 0 or stop - (first + steps) < every:
+        end = first + steps
+        pending = (end, steps, metrics)
+        if end in look_at:
             settle()
-            save(first + steps, state)
+            look(end, state)
+            last = time.perf_counter()
+        if end % save_every == 0 or stop - end < every:
+            settle()
+            save(end, state)
     return state

@@ -31,7 +31,7 @@ def test_training_augments_and_evaluation_does_not():
     method = run.method_of(SHIFTED, problem)
     raw = first_of(SPLITS["train"], 2)
     state = run.state_of(SHIFTED, problem, method, raw)
-    run.scores(SHIFTED, problem, state, SPLITS["test"])
+    run.scorer(SHIFTED, problem)(state, SPLITS["test"])
     step = run._step_of(SHIFTED, problem, method, None)
     with pytest.raises(LookupError, match="augmented"):
         jax.eval_shape(step, state, problem.to_batch(raw))

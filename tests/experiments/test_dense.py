@@ -65,23 +65,66 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["nyuv2_published", "cityscapes"])
-def test_two_steps_of_a_recipe(name, folder, capsys):
-    out, given = folder / "run", ["--data-dir", str(folder)]
+@pytest.fixture
+def scored(monkeypatch):
+    """(steps, scores) of every evaluation of a run."""
+    seen, scorers = [], run.scorer
+
+    def scorer(*given):
+        score = scorers(*given)
+
+        def one(state, split):
+            seen.append((int(state.step), score(state, split)))
+            return seen[-1][1]
+
+        return one
+
+    monkeypatch.setattr(run, "scorer", scorer)
+    return seen
+
+
+# Epochs of 5 rows by 2 end after these steps.
+TEN = [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]
+
+
+@pytest.mark.parametrize(("name", "steps"), [("nyuv2_published", TEN), ("cityscapes", [2])])
+def test_a_recipe_from_files_to_scores(name, steps, folder, scored, capsys):
+    out, given = folder / "run", ["--data-dir", str(folder), "--steps", str(steps[-1])]
     command = ["train", name, "--method", "equal", "--devices", "1", "--out", str(out)]
     assert main([*command, *given, "--recipe", "segnet_mtan"]) == 0
     said = capsys.readouterr().out
     config = json.loads((out / "config.json").read_text())
     assert (config["recipe"], config["schedule"]) == ("segnet_mtan", [[1, 0.5]])
     assert config["augment"] == "scale_crop"
-    scores = json.loads((out / "summary.json").read_text())["test"]
+    summary = json.loads((out / "summary.json").read_text())
+    scores = summary["test"]
     for task, metrics in METRICS.items():
         if task in scores or name == "nyuv2_published":
             assert [m for m in scores[task] if m != "loss"] == metrics
     problem = run.find_problem(name)
-    for lines in (problem.protocol, published.sentence(problem, problem.base, scores)):
-        assert lines
-        assert lines in said
+    lines = [problem.protocol, f"last step: {published.sentence(problem, problem.base, scores)}"]
+    assert [step for step, _ in scored] == steps
+    assert scores == scored[-1][1]
+    if name == "nyuv2_published":
+        last = summary["last_epochs"]
+        assert (last["epochs"], last["steps"]) == (10, steps)
+        for task, metrics in last["test"].items():
+            for metric, value in metrics.items():
+                expected = np.mean([found[task][metric] for _, found in scored])
+                assert value == pytest.approx(expected, rel=1e-12)
+        gains = {
+            way: published.gain(problem, problem.base, last["test"], way)
+            for way in ("metrics", "tasks")
+        }
+        assert last["delta_m"] == gains
+        assert gains["metrics"] != published.gain(problem, problem.base, scores, "metrics")
+        of_mean = published.sentence(problem, problem.base, last["test"])
+        lines.append(f"mean of 10 evaluations at the ends of the last 10 epochs: {of_mean}")
+    else:
+        assert "last_epochs" not in summary
+        assert not (out / "last_epochs.json").exists()
+    for line in lines:
+        assert line in said
     splits = parts.open_splits(problem, folder)
     rows = {split: len(splits(split)) for split in ("train", "test")}
     if problem.validation:

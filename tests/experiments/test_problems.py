@@ -110,7 +110,7 @@ def test_the_short_recipe_beats_a_constant_answer(name, tmp_path, data_dir, monk
     problem = run.find_problem(name)
     splits = parts.open_splits(problem, data_dir)
     found = run.restored(config, tmp_path / "run", parts.example_of(splits("train")), print)
-    scores = run.scores(config, problem, found.state, splits("validation"))
+    scores = run.scorer(config, problem)(found.state, splits("validation"))
     blind = constant.scores(problem, data_dir, "validation")
     for task in problem.tasks:
         ours, theirs = scores[task.name][task.main], blind[task.name][task.main]

@@ -92,7 +92,7 @@ def install(monkeypatch: Any, shared: bool = True, splits: Any = SPLITS) -> None
     monkeypatch.setattr(run, "_runner", runner)
     monkeypatch.setattr(run, "shell", shell)
     monkeypatch.setattr(run, "state_of", state_of)
-    monkeypatch.setattr(run, "scores", lambda *args: {})
+    monkeypatch.setattr(run, "scorer", lambda *args: lambda *args: {})
 
 
 class Stopped(Exception):

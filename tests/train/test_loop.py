@@ -49,7 +49,9 @@ class Trace:
         blank = np.zeros(steps)
         return state + steps, StepMetrics(blank, blank, blank, blank, blank, blank, failed)
 
-    def fit(self, start: int, stop: int, every: int, save_every: int) -> int:
+    def fit(
+        self, start: int, stop: int, every: int, save_every: int, look_at: tuple[int, ...] = ()
+    ) -> int:
         return fit(
             start,  # type: ignore[arg-type]
             self.run,  # type: ignore[arg-type]
@@ -59,6 +61,8 @@ class Trace:
             report=lambda done: self.events.append(("report", done.step)),
             save=lambda step, state: self.events.append(("save", step, state)),
             save_every=save_every,
+            look=lambda step, state: self.events.append(("look", step, state)),
+            look_at=look_at,
         )  # type: ignore[return-value]
 
 
@@ -88,6 +92,27 @@ def test_saves_lie_on_multiples_and_at_the_end():
         ("save", 57, 57),
     ]
     assert [event[1] for event in trace.events if event[0] == "report"] == [20, 30, 40, 50, 57]
+
+
+def test_looks_are_after_the_metrics_of_their_step_and_before_what_is_saved():
+    trace = Trace()
+    trace.fit(0, 30, every=10, save_every=20, look_at=(10, 20))
+    assert trace.events == [
+        ("run", 10),
+        ("report", 10),
+        ("look", 10, 10),
+        ("run", 20),
+        ("report", 20),
+        ("look", 20, 20),
+        ("save", 20, 20),
+        ("run", 30),
+        ("report", 30),
+        ("save", 30, 30),
+    ]
+    refused = Trace(fails_at=15)
+    with pytest.raises(TrainingFailed):
+        refused.fit(0, 30, every=10, save_every=30, look_at=(10, 20))
+    assert [event for event in refused.events if event[0] == "look"] == [("look", 10, 10)]
 
 
 @pytest.mark.parametrize("fails_at", [0, 9, 15, 20, 39])
