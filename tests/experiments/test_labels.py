@@ -54,7 +54,7 @@ def test_a_task_without_labels_in_a_split_is_named():
 
 def test_an_evaluation_says_which_task_has_no_label(monkeypatch, capsys):
     scores = {"left": {"loss": 0.1}, "right": {"loss": float("nan")}}
-    monkeypatch.setattr(run, "scores", lambda *given: scores)
+    monkeypatch.setattr(run, "scorer", lambda *given: lambda *given: scores)
     newest = (CONFIG, SPLITS["test"], checkpoint.Restored(20, None, {}, ()))
     monkeypatch.setattr(cli, "_newest", lambda *given: newest)
     assert main(["evaluate", "unused", "--split", "validation"]) == 0
