@@ -13,6 +13,7 @@ mean over those, 0 without any, and what the others hold reaches neither value n
 from collections.abc import Callable, Collection
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
@@ -46,11 +47,11 @@ def cross_entropy(
         )
     counted = None if valid is None else valid(label)
     label = label.astype(jnp.promote_types(label.dtype, jnp.int32))
-    known = (label >= 0) & (label < logits.shape[-1])
-    values = optax.losses.softmax_cross_entropy_with_integer_labels(
-        logits, jnp.where(known, label, 0)
-    )
-    return _per_example(jnp.where(known, values, jnp.nan), counted)
+    # Compared, not looked up as optax does: the gradient of a lookup is a scatter, which on a CPU
+    # goes label by label (a step of 8 scenes of 64×64, six tasks: PCGrad 137 ms, 126 compared).
+    there = jax.nn.one_hot(label, logits.shape[-1], dtype=bool)
+    values = jax.nn.logsumexp(logits, axis=-1) - jnp.where(there, logits, 0).sum(axis=-1)
+    return _per_example(jnp.where(there.any(axis=-1), values, jnp.nan), counted)
 
 
 def binary_cross_entropy(

@@ -64,16 +64,20 @@ def compile_steps(built: Built, method: jmtl.Method, strategy: Strategy, steps: 
         strategy: how task gradients are computed.
         steps: of a dispatch, as `train` has many in one.
     """
-    data = jax.device_put(to_batch(built.sizes, built.tasks, draw(built.sizes, len(built.tasks))))
-    state = jax.jit(lambda key: init_state(key, built.net, method, built.optimizer, data.inputs))(
+    sizes = built.sizes
+    raw = draw(sizes, len(built.tasks), steps * sizes.rows)
+    # A batch a step: of one batch alone XLA would take what does not change out of the loop.
+    data = jax.tree.map(
+        lambda x: x.reshape(steps, sizes.rows, *x.shape[1:]), to_batch(sizes, built.tasks, raw)
+    )
+    first = jax.tree.map(lambda x: x[0], data)
+    state = jax.jit(lambda key: init_state(key, built.net, method, built.optimizer, first.inputs))(
         jax.random.key(1)
     )
     step = make_step(built.net, built.tasks, method, built.optimizer, strategy=strategy)
 
     def dispatch(state: TrainState, data: Batch) -> TrainState:
-        if steps == 1:
-            return step(state, data)[0]
-        return lax.scan(lambda state, _: (step(state, data)[0], None), state, length=steps)[0]
+        return lax.scan(lambda state, batch: (step(state, batch)[0], None), state, data)[0]
 
     began = time.perf_counter()
     compiled = jax.jit(dispatch, donate_argnums=0).lower(state, data).compile()
