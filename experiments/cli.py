@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from experiments import hosts, last_epochs, origin, parts, run, show
+from experiments import hosts, last_epochs, origin, parts, resume, run, show
 from experiments.commands import (
     Demo,
     Dial,
@@ -34,6 +34,7 @@ from experiments.config import (
     schedule_of,
 )
 from experiments.errors import UserError
+from experiments.initial import model_of
 from experiments.labels import check_split
 from experiments.problem import Problem
 from experiments.problems import PROBLEMS
@@ -225,7 +226,7 @@ def _train(command: Train, console: Console) -> None:
     if command.resume:
         if folder is None:
             folder = _default_folder(command)
-        saved = run.saved_config(folder)
+        saved = resume.saved_config(folder)
     config = resolve(command, saved)
     folder = folder or _default_folder(command)
     if command.summary:
@@ -259,7 +260,7 @@ def print_model(config: RunConfig, data_dir: Path, console: Console) -> None:
     raw = parts.example_of(splits("train"))
     inputs = problem.to_batch(raw).inputs
     try:
-        text = model_summary(run.model_of(config, problem), inputs)
+        text = model_summary(model_of(config, problem), inputs)
     except ValueError as error:  # the encoder and the data do not fit
         raise UserError(str(error)) from error
     console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -283,13 +284,13 @@ def _newest(
     command: Evaluate | Features, console: Console
 ) -> tuple[RunConfig, Any, checkpoint.Restored]:
     """The configuration of a run, the split that a command names, and its newest checkpoint."""
-    config = run.saved_config(command.folder)
+    config = resume.saved_config(command.folder)
     splits = parts.open_splits(find_problem(config.problem), command.data_dir)
     split = splits(command.split)
     return (
         config,
         split,
-        run.restored(config, command.folder, parts.example_of(split), console.print),
+        resume.restored(config, command.folder, parts.example_of(split), console.print),
     )
 
 

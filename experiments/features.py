@@ -9,9 +9,9 @@ import numpy as np
 
 from experiments.config import RunConfig
 from experiments.errors import UserError
+from experiments.initial import model_of
 from experiments.parts import batches_of
 from experiments.problem import Problem
-from experiments.run import model_of
 from jmtl.data.several import several
 from jmtl.train import leaves
 from jmtl.train.state import TrainState

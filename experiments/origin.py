@@ -83,13 +83,10 @@ def _of_file(where: str, encoder: str, shared: Tree, state: Tree) -> tuple[Tree,
 
 def _of_run(folder: Path, encoder: str, shared: Tree, state: Tree) -> tuple[int, Tree, Tree]:
     """The newest checkpoint's step, and what it has of the encoder."""
-    handle = checkpoint.open_checkpoints(folder / "checkpoints")
     try:
-        step, every = checkpoint.read(handle)
+        step, every = checkpoint.read(folder / "checkpoints")
     except checkpoint.CheckpointError as error:
         raise UserError(f"--init-from: {error}") from error
-    finally:
-        checkpoint.close(handle)
     wanted = {"params": {"shared": shared}, "model_state": {"shared": state}}
     parts = ("params/shared/", "model_state/shared/")
     saved = {path: leaf for path, leaf in every.items() if path.startswith(parts)}

@@ -11,42 +11,32 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 import jmtl
-from experiments import hosts, last_epochs, origin, tracing
-from experiments.config import (
-    MAY_CHANGE,
-    RunConfig,
-    check,
-    check_sampler,
-    find_augmentation,
-    find_problem,
-    from_json,
-    make_method,
-)
+from experiments import hosts, last_epochs, tracing
+from experiments.config import RunConfig, check, check_sampler, find_augmentation, find_problem
 from experiments.errors import UserError
-from experiments.labels import check_split
-from experiments.parts import (
-    batches_of,
-    build_model,
-    build_optimizer,
-    example_of,
-    first_of,
-    open_splits,
-    rows_of,
+from experiments.initial import (
+    method_of,
+    model_of,
+    optimizer_of,
+    shapes_of,
+    state_of,
+    with_origin,
 )
+from experiments.labels import check_split
+from experiments.parts import batches_of, example_of, first_of, open_splits, rows_of
 from experiments.problem import Problem
+from experiments.resume import begun, check_folder, continued, how_to_go_on, saved_config
 from jmtl.data import loading, source
 from jmtl.data.errors import DataDamaged
 from jmtl.data.several import by_source
 from jmtl.method import Method
-from jmtl.nn import Model
-from jmtl.train import checkpoint, rates, records
+from jmtl.train import checkpoint, records, sharding
 from jmtl.train.evaluate import evaluator
 from jmtl.train.loop import Dispatched, TrainingFailed, fit
 from jmtl.train.parallel import Shell, check_divides, shell, start_of
-from jmtl.train.state import TrainState, fresh_state, init_state
+from jmtl.train.state import TrainState
 from jmtl.train.step import Step, make_step
 
 RESIDENT_BYTES = 2**30
@@ -73,110 +63,22 @@ class Watcher(NamedTuple):
     note: Callable[[str], None] = lambda text: None
 
 
-def saved_config(folder: Path) -> RunConfig:
-    """The configuration of the run in a folder.
-
-    Raises:
-        UserError: there is no run, or its configuration cannot be read.
-    """
-    path = folder / "config.json"
-    try:
-        return from_json(json.loads(path.read_text()), folder)
-    except FileNotFoundError:
-        raise UserError(
-            f"no run in {folder} (it has no config.json): name the folder of a run, "
-            "or leave out --resume to start one"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def refuse_differences(saved: RunConfig, given: RunConfig, folder: Path) -> None:
-    """Refuse to continue a run under another configuration, naming the fields that differ."""
-    old, new = dataclasses.asdict(saved), dataclasses.asdict(given)
-    for field in MAY_CHANGE:
-        old.pop(field), new.pop(field)
-    if lines := records.differing(old, new):
-        raise UserError(
-            f"the run in {folder} has another configuration: {'; '.join(lines)}. "
-            "Give the saved values, or another --out"
-        )
-
-
-def method_of(config: RunConfig, problem: Problem) -> Method:
-    """The method of a run."""
-    return make_method(config.method, config.method_options, config.seed, problem)
-
-
-def optimizer_of(config: RunConfig) -> optax.GradientTransformation:
-    """The optimiser of a run."""
-    made = build_optimizer(
-        config.optimizer, config.learning_rate, config.weight_decay, config.schedule
-    )
-    return rates.scaled(made, config.rate_factors)
-
-
-def model_of(config: RunConfig, problem: Problem, axis_name: str | None = None) -> Model:
-    """The model of a run."""
-    made = build_model(
-        config.encoder,
-        config.encoder_options,
-        config.head_options,
-        problem,
-        config.sharing,
-        config.sharing_options,
-        axis_name,
-        config.dtype,
-        config.remat,
-    )
-    return rates.frozen(made, config.rate_factors)
-
-
-def state_of(
-    config: RunConfig, problem: Problem, method: Method, example: Mapping[str, Any]
-) -> TrainState:
-    """The state of a run before its first step."""
-    net = model_of(config, problem)
-    inputs = problem.to_batch(example).inputs
-    optimizer = optimizer_of(config)
-    return jax.jit(lambda key: init_state(key, net, method, optimizer, inputs))(
-        jax.random.key(config.seed)
-    )
-
-
 def scorer(
     config: RunConfig, problem: Problem
 ) -> Callable[[TrainState, Any], dict[str, dict[str, float]]]:
-    """What gives the metrics of a state on a split, by task; compiled once."""
+    """What gives the metrics of a state on a split, by task; compiled once.
+
+    Parameters that are split stay so; else one device does it.
+    """
     scores_of = evaluator(model_of(config, problem), problem.tasks, problem.to_batch)
 
     def scores(state: TrainState, split: Any) -> dict[str, dict[str, float]]:
-        params, model_state = jax.device_get((state.params, state.model_state))
+        params, model_state = state.params, state.model_state
+        if not sharding.is_split(params):
+            params, model_state = jax.device_get((params, model_state))
         return scores_of(params, model_state, batches_of(split, problem.evaluation_rows))
 
     return scores
-
-
-def restored(
-    config: RunConfig, folder: Path, example: Mapping[str, Any], note: Callable[[str], None]
-) -> checkpoint.Restored:
-    """The newest usable checkpoint of a run, for its own configuration.
-
-    Raises:
-        UserError: there is none.
-    """
-    problem = find_problem(config.problem)
-    handle = checkpoint.open_checkpoints(folder / "checkpoints")
-    template = state_of(config, problem, method_of(config, problem), example)
-    try:
-        found = checkpoint.restore(handle, template)
-    except checkpoint.CheckpointError as error:
-        raise UserError(str(error)) from error
-    finally:
-        checkpoint.close(handle)
-    for line in found.skipped:
-        note(line)
-    return found
 
 
 def train(
@@ -210,22 +112,13 @@ def train(
     problem = find_problem(config.problem)
     check_sampler(config, problem)
     find_augmentation(problem, config.augment)
-    if resume:
-        refuse_differences(saved_config(folder), config, folder)
-    elif (folder / "config.json").exists():
-        raise UserError(
-            f"{folder} already holds a run: pass --resume to continue it, or another --out"
-        )
-    elif (folder / "checkpoints").exists():
-        raise UserError(
-            f"{folder} holds checkpoints of a run without its config.json: name another --out"
-        )
+    check_folder(config, folder, resume)
     hosts.together("looked into the folder")  # before process 0 writes there
     method = method_of(config, problem)
     try:
         on_devices = shell(config.parallel, config.devices, config.model_parallel)  # type: ignore[arg-type]
         if isinstance(problem.data, str):
-            over = config.devices // config.model_parallel
+            over = on_devices.data_parallel
             check_divides(config.batch_size, over, microbatches=config.microbatches)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -240,9 +133,9 @@ def train(
     except checkpoint.CheckpointError as error:  # it says itself which is the last one
         raise UserError(str(error)) from error
     except (records.OutputError, DataDamaged) as error:
-        raise UserError(f"{error}{_how_to_go_on(folder)}") from error
+        raise UserError(f"{error}{how_to_go_on(folder)}") from error
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror or error}{_how_to_go_on(folder)}") from error
+        raise UserError(f"{folder}: {error.strerror or error}{how_to_go_on(folder)}") from error
 
 
 def train_or_continue(
@@ -255,21 +148,10 @@ def train_or_continue(
     Returns:
         The summary, and whether the run had been begun.
     """
-    resume = (folder / "config.json").exists()
+    resume = begun(folder)
     if resume:
         config = dataclasses.replace(config, input=saved_config(folder).input)
     return train(config, folder, data_dir=data_dir, resume=resume, watcher=watcher), resume
-
-
-def _how_to_go_on(folder: Path) -> str:
-    """The end of the message on a run that an error stopped; nothing where none had begun."""
-    if not (folder / "config.json").exists():
-        return ""
-    handle = checkpoint.open_checkpoints(folder / "checkpoints")
-    kept = checkpoint.steps(handle)
-    checkpoint.close(handle)
-    last = f"the last checkpoint is step {kept[-1]}" if kept else "there is no checkpoint yet"
-    return f"; {last}: then continue with --resume"
 
 
 @contextlib.contextmanager
@@ -303,7 +185,8 @@ def _train(
     if config.input == "auto":
         small = source.nbytes(training) <= RESIDENT_BYTES
         config = dataclasses.replace(config, input="resident" if small else "stream")
-    state = _fitting_state(config, problem, method, training)
+    example = example_of(training)
+    shapes = _fitting_shapes(config, problem, method, training, on_devices.data_parallel)
     whole = config.input == "resident"
     if whole:
         training = source.as_arrays(training)
@@ -313,13 +196,17 @@ def _train(
     check_split(problem, test, "test", whole, all_tasks=False)
     handle = checkpoint.open_checkpoints(folder / "checkpoints")
     try:
-        start = 0
+        found = None
         if resume:
-            state, start = _continued(handle, state, config, folder, watcher.note)
-        if start == 0 and config.origin:
-            config, params, model_state = origin.fill(config, state.params, state.model_state)
-            key, optimizer = jax.random.key(config.seed), optimizer_of(config)
-            state = fresh_state(key, params, model_state, method, optimizer)
+            template = on_devices.template(shapes)
+            found = continued(handle, template, config, folder, watcher.note)
+        start = 0 if found is None else found.step
+        if found is not None:
+            state = on_devices.filled(found.state)
+        else:
+            state = state_of(config, problem, method, example, on_devices)
+            if config.origin:
+                config, state = with_origin(config, method, state, on_devices)
         # Before the first step: a longer run that is interrupted goes on as the longer run.
         records.write_json(folder / "config.json", dataclasses.asdict(config), primary)
         writer = _writer(config, folder, start if resume else None, log, primary)
@@ -344,8 +231,8 @@ def _train(
         try:
             run = _runner(config, problem, method, on_devices, training, compiling)
             with tracing.traced(run, trace, watcher.note) as run:
-                placed = fit(
-                    on_devices.place(state),
+                state = fit(
+                    state,
                     run,
                     start=start,
                     stop=config.steps,
@@ -363,7 +250,7 @@ def _train(
             raise UserError(_blame(failure, problem, config, folder, handle)) from failure
         finally:
             writer.close()
-        state = on_devices.unplace(placed)
+        state = on_devices.unplace(state)
         checkpoint.wait(handle)
     finally:
         checkpoint.close(handle)
@@ -388,10 +275,10 @@ def _train(
     return summary
 
 
-def _fitting_state(
-    config: RunConfig, problem: Problem, method: Method, training: Any
+def _fitting_shapes(
+    config: RunConfig, problem: Problem, method: Method, training: Any, over: int
 ) -> TrainState:
-    """The state before the first step, once a step with it has been traced.
+    """The shapes of the state, once a step with it has been traced; batches lie `over` devices.
 
     Raises:
         UserError: the data, the encoder, the method and its options do not fit one another.
@@ -401,7 +288,6 @@ def _fitting_state(
     def check_size(name: str | None, n: int, rows: int) -> None:
         if n + config.steps_per_dispatch * rows >= 2**31:
             raise UserError(f"--batch-size {config.batch_size} is too large for {n:,} examples")
-        over = config.devices // config.model_parallel
         parts = over * config.microbatches
         if rows // method.batches % parts:  # one data set's have been checked before it was read
             cut = "" if config.microbatches == 1 else f" in {config.microbatches} microbatches"
@@ -413,16 +299,16 @@ def _fitting_state(
 
     by_source(check_size, n, _rows(config, method, n))
     try:
-        state = state_of(config, problem, method, example_of(training))
+        shapes = shapes_of(config, problem, method, example_of(training))
         few = problem.to_batch(first_of(training, method.batches * config.microbatches))
-        jax.eval_shape(_step_of(config, problem, method), state, few)
+        jax.eval_shape(_step_of(config, problem, method), shapes, few)
     except ValueError as error:
         raise UserError(str(error)) from error
     except TypeError as error:
         raise UserError(
             f"an option of --method {config.method} has a value of the wrong kind: {error}"
         ) from error
-    return state
+    return shapes
 
 
 def _rows(config: RunConfig, method: Method, n: Any) -> Any:
@@ -473,33 +359,6 @@ def _writer(
         about = dataclasses.asdict(config)
         writers.append(records.wandb("jmtl", folder.name, about, folder, primary))
     return records.combine(*writers)
-
-
-def _continued(
-    handle: checkpoint.Checkpoints,
-    initial: TrainState,
-    config: RunConfig,
-    folder: Path,
-    note: Callable[[str], None],
-) -> tuple[TrainState, int]:
-    """The state to go on from and its step: `initial` where no checkpoint was due before."""
-    every, there = config.steps_per_dispatch, checkpoint.steps(handle)
-    if there and there[-1] > config.steps:
-        raise UserError(
-            f"the run in {folder} is at step {there[-1]} already; --steps {config.steps} is behind"
-        )
-
-    def fits(step: int) -> bool:
-        # A last step that no dispatch of a longer run ends on would change where dispatches lie.
-        return step % every == 0 or step == config.steps
-
-    if not any(map(fits, there)):
-        note(f"no checkpoint on a multiple of {every} steps yet: starting from step 0")
-        return initial, 0
-    found = checkpoint.restore(handle, initial, accept=fits)
-    for line in found.skipped:
-        note(line)
-    return found.state, found.step
 
 
 def _runner(
@@ -595,7 +454,7 @@ def _blame(
         if failure.task < len(tasks)
         else "the update is"
     )
-    kept = checkpoint.steps(handle)
+    kept = checkpoint.steps(folder / "checkpoints")
     last = f"the last good checkpoint, step {kept[-1]}, is kept" if kept else "no checkpoint yet"
     return (
         f"{what} not finite at step {failure.step}; {last} in {folder}: "

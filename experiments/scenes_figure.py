@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import parts, run
+from experiments import parts, resume
 from experiments.config import find_problem
+from experiments.initial import model_of
 from experiments.problems.scenes import CELL
 from jmtl.data import source
 from jmtl.data.scenes import SURFACES
@@ -135,13 +136,13 @@ def of_run(folder: Path, data_dir: Path, path: Path) -> None:
         data_dir: of all data sets.
         path: of the image.
     """
-    config = run.saved_config(folder)
+    config = resume.saved_config(folder)
     problem = find_problem(config.problem)
     split = parts.open_splits(problem, data_dir)("test")
-    state = run.restored(config, folder, parts.example_of(split), print).state
+    state = resume.restored(config, folder, parts.example_of(split), print).state
     raw = source.read(split, np.arange(ROWS))
     given = problem.to_batch(raw)
-    found, _ = run.model_of(config, problem).apply(state.params, state.model_state, given.inputs)
+    found, _ = model_of(config, problem).apply(state.params, state.model_state, given.inputs)
     draw(raw, given, found, path)
 
 

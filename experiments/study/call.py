@@ -139,7 +139,7 @@ def train_call(
     start = 0
     handle = checkpoint.open_checkpoints(unfinished, keep=1)
     try:
-        if checkpoint.steps(handle):
+        if checkpoint.steps(unfinished):
             with contextlib.suppress(checkpoint.NoCheckpoint):
                 found = checkpoint.restore(handle, (state, best, curves))
                 start, (state, best, curves) = found.step, found.state

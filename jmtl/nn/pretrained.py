@@ -111,8 +111,8 @@ def from_torchvision(
     Args:
         arrays: by torchvision's names, as `read_safetensors` gives them. The classifier and
             `num_batches_tracked` are left unread; all else must have its place.
-        params: the encoder's, for their structure, shapes and dtypes: `params["shared"]` of a
-            `jmtl.nn.Model` with hard sharing.
+        params: the encoder's, for their structure, shapes, dtypes and placement: `params["shared"]`
+            of a `jmtl.nn.Model` with hard sharing.
         state: the encoder's, likewise: `model_state["shared"]`.
 
     Returns:
@@ -146,11 +146,18 @@ def from_torchvision(
     filled, statistics = jax.tree.unflatten(
         treedef,
         [
-            jnp.asarray(arrays[name].transpose(_axes(name, leaf)).astype(leaf.dtype))
+            _placed(leaf, arrays[name].transpose(_axes(name, leaf)).astype(leaf.dtype))
             for name, leaf in places.items()
         ],
     )
     return filled, {**state, **({"batch_stats": statistics} if statistics else {})}
+
+
+def _placed(leaf: Any, values: np.ndarray) -> jax.Array:
+    """The values where the leaf lies, if it is bound to devices: in parts if it is split."""
+    if not getattr(leaf, "committed", False):
+        return jnp.asarray(values)
+    return jax.make_array_from_callback(values.shape, leaf.sharding, lambda index: values[index])
 
 
 def _axes(name: str, leaf: Any) -> tuple[int, ...]:

@@ -1,13 +1,13 @@
 """Checkpoints of a run: written in the background, verified when read, the last few kept.
 
-With several processes the state is replicated: process 0 writes and reads, and hands what it read,
-or the error, to the others. Every process must make the same calls in the same order.
+With several processes each holds the whole state, on every device or in parts over its devices:
+process 0 writes and reads, and hands what it read, or the error, to the others. Every process must
+make the same calls in the same order.
 """
 
 import contextlib
 import errno
 import json
-import logging
 import os
 import threading
 from collections import deque
@@ -41,6 +41,9 @@ __all__ = [
 ]
 
 
+_PIECE = 2**24  # bytes that go to the other processes at once: every device holds them whole
+
+
 class CheckpointError(Exception):
     """A checkpoint could not be written, or does not fit what it is read into."""
 
@@ -50,7 +53,7 @@ class NoCheckpoint(CheckpointError):
 
 
 class Checkpoints(NamedTuple):
-    """A folder of checkpoints: what `save`, `wait`, `close`, `steps` and `restore` act on."""
+    """A folder of checkpoints and its writer: what `save`, `wait`, `close`, `restore` act on."""
 
     directory: Path
     keep: int
@@ -87,8 +90,6 @@ def open_checkpoints(directory: str | os.PathLike[str], keep: int = 3) -> Checkp
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
-    # Orbax logs the traceback of each of its threads before it raises the error to the caller.
-    logging.getLogger("absl").addFilter(folders.not_orbax_noise)
     writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
     return Checkpoints(Path(directory).absolute(), keep, writer, deque(), threading.Event())
 
@@ -110,7 +111,8 @@ def save(
 
     Raises:
         CheckpointError: the save before this one failed.
-        ValueError: `step` is negative, `metadata` is not JSON, or an array is split over processes.
+        ValueError: `step` is negative, `metadata` is not JSON, or an array has parts that process 0
+            does not hold.
     """
     if step < 0:
         raise ValueError(f"step must not be negative, got {step}")
@@ -154,9 +156,9 @@ def close(handle: Checkpoints) -> None:
         handle.writer.shutdown()
 
 
-def steps(handle: Checkpoints) -> list[int]:
-    """The finished checkpoints in the folder, ascending; they are verified only when read."""
-    return sorted(step for step, _, finished in folders.listing(handle.directory) if finished)
+def steps(directory: str | os.PathLike[str]) -> list[int]:
+    """The finished checkpoints in a folder, ascending; they are verified only when read."""
+    return sorted(step for step, _, finished in folders.listing(Path(directory)) if finished)
 
 
 def restore(
@@ -170,7 +172,8 @@ def restore(
     Args:
         handle: from `open_checkpoints`.
         template: the state's structure, shapes, dtypes and placement: a state itself, or one of
-            `jax.ShapeDtypeStruct`s.
+            `jax.ShapeDtypeStruct`s. An array that it splits over devices is put on each in its
+            part; the whole is read by the host alone.
         step: this step alone, instead of the newest.
         accept: which steps may be taken.
 
@@ -201,26 +204,25 @@ def restore(
     return Restored(answer["step"], state, answer["metadata"], tuple(answer["skipped"]))
 
 
-def read(handle: Checkpoints) -> tuple[int, dict[str, np.ndarray]]:
+def read(directory: str | os.PathLike[str]) -> tuple[int, dict[str, np.ndarray]]:
     """The newest checkpoint that is whole, for what is no state like the one that was saved.
 
     Every process reads for itself.
 
     Args:
-        handle: from `open_checkpoints`.
+        directory: the folder of checkpoints; nobody saves there now.
 
     Returns:
         The step that was saved, and the leaves by their paths, as "params/shared/Dense_0/bias".
 
     Raises:
         NoCheckpoint: nothing usable is there; the message says what was found.
-        CheckpointError: a save before this call failed.
     """
-    wait(handle)
+    directory = Path(directory).absolute()
     try:
-        found, leaves = _find(handle.directory, None, None, lambda step: True)
+        found, leaves = _find(directory, None, None, lambda step: True)
     except OSError as error:
-        raise NoCheckpoint(f"{handle.directory}: {folders.cause(error)}") from error
+        raise NoCheckpoint(f"{directory}: {folders.cause(error)}") from error
     return found["step"], leaves
 
 
@@ -245,7 +247,7 @@ def _write(
         last = None
         with contextlib.suppress(OSError):
             folders.clear_unfinished(directory)
-            last = max(steps(handle), default=None)
+            last = max(steps(directory), default=None)
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written to {directory}: "
             f"{folders.cause(error)}; "
@@ -298,11 +300,14 @@ def _from_primary(data: bytes) -> bytes:
     """Process 0's bytes on every process. Bytes, since a sum over processes would lose -0.0."""
     if jax.process_count() == 1:
         return data
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
-    buffer = np.zeros(size, np.uint8)
+    shared = multihost_utils.broadcast_one_to_all
+    length = np.frombuffer(len(data).to_bytes(8, "little"), np.uint8)
+    buffer = np.zeros(int.from_bytes(shared(length).tobytes(), "little"), np.uint8)
     if _primary():
         buffer[:] = np.frombuffer(data, np.uint8)
-    return multihost_utils.broadcast_one_to_all(buffer).tobytes() if size else b""
+    for start in range(0, buffer.size, _PIECE):
+        buffer[start : start + _PIECE] = shared(buffer[start : start + _PIECE])
+    return buffer.tobytes()
 
 
 def _shared(data: dict[str, np.ndarray], template: PyTree) -> dict[str, np.ndarray]:

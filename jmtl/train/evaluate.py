@@ -9,6 +9,7 @@ import numpy as np
 
 from jmtl.nn import Model
 from jmtl.tasks import Batch, Task, task_counts, task_losses
+from jmtl.train import leaves
 
 Sums = Callable[[Any, Any, Mapping[str, Any], Any], Any]
 Batches = Iterable[tuple[Mapping[str, np.ndarray], np.ndarray]]
@@ -70,8 +71,8 @@ def evaluate(
         model: built without `axis_name`.
         tasks: K tasks.
         to_batch: a raw batch to what the model reads.
-        params: of one device.
-        model_state: of one device.
+        params: of one device, or split as `jmtl.train.sharding` does it.
+        model_state: likewise.
         batches: (raw batch `[B, ...]`, weights `[B]`), all of one size; rows of weight 0 are
             padding. Of several data sets, both by name.
 
@@ -90,7 +91,7 @@ def evaluator(
     def scores_of(params: Any, model_state: Any, batches: Batches) -> dict[str, dict[str, float]]:
         totals: Any = None
         for raw, weight in batches:
-            part = jax.tree.map(_wide, jax.device_get(sums(params, model_state, raw, weight)))
+            part = jax.tree.map(_wide, leaves.on_host(sums(params, model_state, raw, weight)))
             totals = part if totals is None else jax.tree.map(np.add, totals, part)
         results = {}
         for task in tasks:

@@ -119,12 +119,14 @@ def cause(error: BaseException) -> str:
     return line if len(line) <= 160 else line[:160] + "…"
 
 
-def not_orbax_noise(record: logging.LogRecord) -> bool:
+def _not_orbax_noise(record: logging.LogRecord) -> bool:
     """A filter: Orbax's threads log tracebacks of errors that reach the caller anyway."""
     return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def _orbax() -> ocp.Checkpointer:
+    # Orbax logs the traceback of each of its threads before it raises the error to the caller.
+    logging.getLogger("absl").addFilter(_not_orbax_noise)
     # Process 0 alone, so that Orbax's barriers never wait for, or hang, the others' collectives.
     alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
     handler = ocp.CompositeCheckpointHandler(

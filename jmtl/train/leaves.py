@@ -63,20 +63,38 @@ def flatten(tree: PyTree) -> dict[str, Leaf]:
         A `Leaf` for every path.
 
     Raises:
-        ValueError: an array is split over processes, so that none of them holds it whole.
+        ValueError: an array has parts that no device of this process holds.
     """
-    leaves = [_plain(leaf) for leaf in jax.tree.leaves(tree)]
-    for path, leaf in zip(paths(tree), leaves, strict=True):
-        if isinstance(leaf, jax.Array):
-            if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-                raise ValueError(
-                    f"{path} is split over processes; replicate the state before it is saved"
-                )
-            leaf.copy_to_host_async()
+    described = [_described(leaf) for leaf in jax.tree.leaves(tree)]
+    copies = jax.tree.leaves(on_host(jax.tree.map(_plain, tree)))
     return {
-        path: Leaf(*_described(original), np.array(leaf, copy=True))
-        for path, original, leaf in zip(paths(tree), jax.tree.leaves(tree), leaves, strict=True)
+        path: Leaf(*known, copy)
+        for path, known, copy in zip(paths(tree), described, copies, strict=True)
     }
+
+
+def on_host(tree: PyTree) -> PyTree:
+    """The tree with every leaf copied into a NumPy array.
+
+    Of an array over several processes' devices, this process's parts are put together.
+
+    Args:
+        tree: arrays and numbers in any containers.
+
+    Raises:
+        ValueError: an array has parts that no device of this process holds.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    held = [_parts(leaf) for leaf in leaves]
+    for parts in held:
+        for _, part in parts:
+            if isinstance(part, jax.Array):
+                part.copy_to_host_async()
+    copies = [
+        _together(path, leaf, parts)
+        for path, leaf, parts in zip(paths(tree), leaves, held, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, copies)
 
 
 def describe(tree: PyTree) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -192,6 +210,28 @@ def _bytes(data: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
 
 
+def _parts(leaf: Any) -> list[tuple[Any, Any]]:
+    """What this process holds of a leaf: places in it, and what lies there, each once."""
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return [(..., leaf)]
+    shards = {str(shard.index): shard for shard in leaf.addressable_shards}
+    return [(shard.index, shard.data) for shard in shards.values()]
+
+
+def _together(path: str, leaf: Any, parts: list[tuple[Any, Any]]) -> np.ndarray:
+    if len(parts) == 1 and np.shape(parts[0][1]) == np.shape(leaf):
+        return np.array(parts[0][1], copy=True)
+    if sum(part.size for _, part in parts) != leaf.size:
+        raise ValueError(
+            f"{path} {list(leaf.shape)} has parts that no device of this process holds: split it "
+            "over the devices of one process"
+        )
+    whole = np.empty(leaf.shape, leaf.dtype)
+    for place, part in parts:
+        whole[place] = part
+    return whole
+
+
 def _plain(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
@@ -240,7 +280,10 @@ def _placed(leaf: Any, data: np.ndarray) -> Any:
     if leaf.sharding is None or not getattr(leaf, "committed", True):
         array = jnp.array(data)
     else:
-        array = jax.make_array_from_callback(data.shape, leaf.sharding, lambda index: data[index])
+        # Copies: on a CPU the array may lie in what it is given, and be donated.
+        array = jax.make_array_from_callback(
+            data.shape, leaf.sharding, lambda index: data[index].copy()
+        )
     if _is_key(leaf):
         return jax.random.wrap_key_data(array, impl=_implementation(leaf.dtype))
     return array

@@ -56,12 +56,17 @@ class Shell(NamedTuple):
     """How states, data and the scanned step lie on devices.
 
     Attributes:
-        devices: how many there are, over all processes; they share a batch, but for those along the
-            mesh's `model` axis, which share parameters.
+        devices: how many there are, over all processes.
+        data_parallel: how many share a batch: all, but for those along the mesh's `model` axis,
+            which share parameters.
         axis_name: what `make_step` and the model need: a name under `pmap`, else None.
         held: the model whose step is compiled, with parameters and gradients held where they lie.
+        create: `(init, *arguments)` to the state that `init` computes of them, placed: what is
+            split is computed in parts, and is whole nowhere.
+        template: a state's shapes, to what `checkpoint.restore` fills for `filled`.
+        filled: such a state, placed; it may be the same arrays.
         place: a state, the same for every device, put on them.
-        unplace: the inverse: the state of one device.
+        unplace: the inverse: the state of one device; what is split stays split.
         resident: a split's arrays `[n, ...]`, put on every device.
         streamed: this process's share of N batches, leaves `[N, B / processes, ...]`, put on its
             devices.
@@ -71,8 +76,12 @@ class Shell(NamedTuple):
     """
 
     devices: int
+    data_parallel: int
     axis_name: str | None
     held: Callable[[Model], Model]
+    create: Callable[..., TrainState]
+    template: Callable[[TrainState], TrainState]
+    filled: Callable[[TrainState], TrainState]
     place: Callable[[TrainState], TrainState]
     unplace: Callable[[TrainState], TrainState]
     resident: Callable[[Mapping[str, np.ndarray]], Any]
@@ -175,7 +184,9 @@ def _scanned(
 
 
 def _jit_shell(devices: int, model_parallel: int, rules: Rules) -> Shell:
-    grid = np.array(jax.devices()[:devices]).reshape(-1, model_parallel)
+    # Along the model axis devices of one process: then each process holds every part of a state.
+    chosen = sorted(jax.devices()[:devices], key=lambda device: device.process_index)
+    grid = np.array(chosen).reshape(-1, model_parallel)
     mesh = Mesh(grid, (AXIS, MODEL), axis_types=(AxisType.Auto,) * 2)
     everywhere = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec(AXIS))
@@ -188,14 +199,20 @@ def _jit_shell(devices: int, model_parallel: int, rules: Rules) -> Shell:
             is_leaf=lambda x: isinstance(x, PartitionSpec),
         )
 
+    def create(init: Callable[..., TrainState], *arguments: Any) -> TrainState:
+        where = lies(jax.eval_shape(init, *arguments))
+        return jax.jit(init, out_shardings=where)(*arguments)
+
+    def template(shapes: TrainState) -> TrainState:
+        return jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+            shapes,
+            lies(shapes),
+        )
+
     def place(state: TrainState) -> TrainState:
         # Copies: what is placed will be donated, and the caller's state must outlive that.
         return jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=lies(state))(state)
-
-    def unplace(state: TrainState) -> TrainState:
-        if model_parallel == 1 or jax.process_count() == 1:
-            return state
-        return jax.jit(lambda s: s, out_shardings=everywhere)(state)
 
     def put(batch: Batch) -> Batch:
         return lax.with_sharding_constraint(batch, split)
@@ -223,10 +240,14 @@ def _jit_shell(devices: int, model_parallel: int, rules: Rules) -> Shell:
 
     return Shell(
         devices=devices,
+        data_parallel=devices // model_parallel,
         axis_name=None,
         held=lambda net: net if model_parallel == 1 else sharding.held(net, mesh, rules),
+        create=create,
+        template=template,
+        filled=lambda state: state,
         place=place,
-        unplace=unplace,
+        unplace=lambda state: state,
         resident=lambda arrays: jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(everywhere, x, x.shape), arrays
         ),
@@ -278,8 +299,12 @@ def _pmap_shell(devices: int) -> Shell:
 
     return Shell(
         devices=devices,
+        data_parallel=devices,
         axis_name=AXIS,
         held=lambda net: net,
+        create=lambda init, *arguments: stack(jax.jit(init)(*arguments)),
+        template=lambda shapes: shapes,
+        filled=stack,
         place=stack,
         unplace=lambda state: jax.tree.map(lambda x: x[0], state),
         resident=stack,

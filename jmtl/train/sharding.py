@@ -96,6 +96,12 @@ def specs(state: Any, parts: int, rules: Rules = NONE) -> Any:
     )
 
 
+def is_split(tree: Any) -> bool:
+    """Whether some array of a tree lies in parts on several devices."""
+    arrays = (x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array))
+    return not all(x.sharding.is_fully_replicated for x in arrays)
+
+
 def held(model: Model, mesh: Mesh, rules: Rules = NONE) -> Model:
     """The model with its parameters, and their gradients, held where they lie on the mesh.
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from experiments import run
+from experiments import initial, run
 from experiments.parts import first_of
 from experiments.problems import PROBLEMS
 from tests.experiments import tiny
@@ -28,9 +28,9 @@ def test_training_augments_and_evaluation_does_not():
         raise LookupError("augmented")
 
     problem = PROBLEMS["multi_digits"]._replace(augmentations={"shift": seen})
-    method = run.method_of(SHIFTED, problem)
+    method = initial.method_of(SHIFTED, problem)
     raw = first_of(SPLITS["train"], 2)
-    state = run.state_of(SHIFTED, problem, method, raw)
+    state = initial.state_of(SHIFTED, problem, method, raw)
     run.scorer(SHIFTED, problem)(state, SPLITS["test"])
     step = run._step_of(SHIFTED, problem, method, None)
     with pytest.raises(LookupError, match="augmented"):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import parts, run
+from experiments import initial, parts
 from experiments.config import find_problem
 from jmtl.gramian import Gramian
 from jmtl.method import Answer, Method
@@ -61,9 +61,9 @@ def computed_in(net, params, model_state, inputs):
 def test_half_precision_reaches_every_layer_and_no_parameter(config, data_dir):
     config = dataclasses.replace(config, dtype="bfloat16")
     problem = find_problem(config.problem)
-    net, method = run.model_of(config, problem), run.method_of(config, problem)
+    net, method = initial.model_of(config, problem), initial.method_of(config, problem)
     inputs = batch_of(problem, data_dir).inputs
-    init = lambda key: init_state(key, net, method, run.optimizer_of(config), inputs)
+    init = lambda key: init_state(key, net, method, initial.optimizer_of(config), inputs)
     state = jax.eval_shape(init, jax.random.key(0))
     seen, outputs, moved = computed_in(net, state.params, state.model_state, inputs)
     assert len(seen) >= 5

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import parts
+from experiments import parts, resume
 from experiments import run as runs
 from experiments.cli import main
 from experiments.config import RunConfig
@@ -99,7 +99,7 @@ def test_the_summary_of_a_run(run, capsys):
 def test_the_sum_of_the_parameters_can_be_checked_from_outside(run, data_dir):
     config = RunConfig(**json.loads((run / "config.json").read_text()))
     example = parts.example_of(parts.open_splits(PROBLEMS["multi_digits"], data_dir)("train"))
-    found = runs.restored(config, run, example, print)
+    found = resume.restored(config, run, example, print)
     summary = json.loads((run / "summary.json").read_text())
     assert found.step == 20
     assert checkpoint.digest(found.state.params) == summary["params_sha256"]
@@ -314,9 +314,8 @@ def test_a_way_of_sharing_and_its_options(tmp_path, data_dir, capsys):
     assert main(train(data_dir, out, "--sharing", "mmoe", "experts=2", "--dropout", "0")) == 0
     saved = json.loads((out / "config.json").read_text())
     assert (saved["sharing"], saved["sharing_options"]) == ("mmoe", {"experts": 2})
-    handle = checkpoint.open_checkpoints(out / "checkpoints")
-    names = {path.split("/")[2] for path in checkpoint.read(handle)[1] if "params/shared" in path}
-    checkpoint.close(handle)
+    leaves = checkpoint.read(out / "checkpoints")[1]
+    names = {path.split("/")[2] for path in leaves if "params/shared" in path}
     assert names == {"expert_0", "expert_1"}
     # What is not said again stays; what is said is compared.
     assert main(train(data_dir, out, "--resume", "--steps", "40")) == 0

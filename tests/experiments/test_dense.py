@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, commands, dense, parts, published, run
+from experiments import cli, commands, dense, initial, parts, published, run
 from experiments.cli import main
 from experiments.errors import UserError
 from experiments.problems import PROBLEMS, cityscapes, nyuv2
@@ -184,7 +184,7 @@ def test_recipes_fit_their_pictures(recipe, parameters):
     problem = PROBLEMS["nyuv2"]
     config = cli.resolve(commands.Train("nyuv2", recipe=recipe, devices=1), None)
     inputs = jax.ShapeDtypeStruct((1, *Nyuv2.SIZE, 3), "float32")
-    params, _ = jax.eval_shape(run.model_of(config, problem).init, jax.random.key(0), inputs)
+    params, _ = jax.eval_shape(initial.model_of(config, problem).init, jax.random.key(0), inputs)
     assert sum(x.size for x in jax.tree.leaves(params)) == parameters
 
 

@@ -45,17 +45,11 @@ def started(command, processes=2, each=2):
     ]
 
 
-def newest(folder):
-    handle = checkpoint.open_checkpoints(folder / "checkpoints")
-    step, leaves = checkpoint.read(handle)
-    checkpoint.close(handle)
-    return step, leaves
-
-
-def test_two_processes_are_killed_and_one_goes_on(tmp_path, data_dir, capsys):
-    """Parameters as those of a run that one process made on the four devices."""
-    folder = tmp_path / "several"
-    running = started(arguments(folder, data_dir, 100_000))
+@pytest.mark.parametrize("parts", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_two_processes_are_killed_and_one_goes_on(parts, tmp_path, data_dir, capsys):
+    """Parameters as those of a run that one process made on the four devices, split or not."""
+    folder, split = tmp_path / "several", ("--model-parallel", parts)
+    running = started(arguments(folder, data_dir, 100_000, *split))
     try:
         while not list(folder.glob("checkpoints/100/*")):
             assert all(process.poll() is None for process in running), running[0].communicate()
@@ -69,13 +63,13 @@ def test_two_processes_are_killed_and_one_goes_on(tmp_path, data_dir, capsys):
     ours = [[x for x in out.splitlines() if not x.startswith("[Gloo]")] for out, _ in said]
     assert "pcgrad: from step 0" in ours[0][0]
     assert ours[1] == []  # what is printed is printed once
-    handle = checkpoint.open_checkpoints(folder / "checkpoints")
-    steps = max(checkpoint.steps(handle), default=0) + 100
-    checkpoint.close(handle)
-    assert main([*arguments(folder, data_dir, steps, "--devices", 4), "--resume"]) == 0
+    steps = max(checkpoint.steps(folder / "checkpoints"), default=0) + 100
+    assert main([*arguments(folder, data_dir, steps, "--devices", 4, *split), "--resume"]) == 0
     whole = tmp_path / "whole"
     assert main(arguments(whole, data_dir, steps, "--devices", 4)) == 0
-    (step, found), (same, expected) = newest(folder), newest(whole)
+    (step, found), (same, expected) = (
+        checkpoint.read(run / "checkpoints") for run in (folder, whole)
+    )
     assert step == same == steps
     for path, value in expected.items():
         if path.startswith("params/"):

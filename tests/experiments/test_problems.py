@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import commands, constant, parts, run
+from experiments import commands, constant, parts, resume, run
 from experiments.cli import resolve
 from experiments.config import RunConfig
 from experiments.problems import PROBLEMS, scenes
@@ -59,7 +59,8 @@ def train(config: RunConfig, folder: Path, data_dir: Path) -> dict:
 def smaller_scenes(monkeypatch, size: int) -> None:
     """Runs of scenes are at another resolution."""
     found = PROBLEMS | {"scenes": scenes.at(size)}
-    monkeypatch.setattr(run, "find_problem", found.__getitem__)
+    for module in (run, resume):
+        monkeypatch.setattr(module, "find_problem", found.__getitem__)
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_the_short_recipe_beats_a_constant_answer(name, tmp_path, data_dir, monk
     train(config, tmp_path / "run", data_dir)
     problem = run.find_problem(name)
     splits = parts.open_splits(problem, data_dir)
-    found = run.restored(config, tmp_path / "run", parts.example_of(splits("train")), print)
+    found = resume.restored(config, tmp_path / "run", parts.example_of(splits("train")), print)
     scores = run.scorer(config, problem)(found.state, splits("validation"))
     blind = constant.scores(problem, data_dir, "validation")
     for task in problem.tasks:

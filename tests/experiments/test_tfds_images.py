@@ -18,7 +18,7 @@ from tensorflow_datasets.datasets.celeb_a.celeb_a_dataset_builder import (
     LANDMARK_HEADINGS,
 )
 
-from experiments import run
+from experiments import initial
 from experiments.cli import main
 from experiments.errors import UserError
 from experiments.parts import example_of, open_splits
@@ -233,7 +233,7 @@ def test_splits_batches_and_models(name, data):
     batch = problem.to_batch(example_of(splits("train")))
     for x in jax.tree.leaves(batch.inputs):
         assert -1 <= x.min() < x.max() <= 1
-    model = run.model_of(config_of(name), problem)
+    model = initial.model_of(config_of(name), problem)
     outputs = jax.eval_shape(
         lambda key: model.apply(*model.init(key, batch.inputs), batch.inputs)[0],
         jax.random.key(0),

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import features, origin, parts
-from experiments import run as runs
+from experiments import features, initial, origin, parts
 from experiments.cli import main
 from experiments.config import find_problem, from_json, rate_factors
 from experiments.errors import UserError
@@ -26,8 +25,8 @@ RESNET = dataclasses.replace(
 
 
 def state_of(config):
-    method = runs.method_of(config, PROBLEM)
-    return runs.state_of(config, PROBLEM, method, parts.example_of(tiny.SPLITS["train"]))
+    method = initial.method_of(config, PROBLEM)
+    return initial.state_of(config, PROBLEM, method, parts.example_of(tiny.SPLITS["train"]))
 
 
 def same(one, other):
@@ -115,9 +114,7 @@ def source(tmp_path_factory):
 
 def leaves_of(folder):
     """Step and leaves of the newest checkpoint of a run."""
-    handle = checkpoint.open_checkpoints(folder / "checkpoints")
-    checkpoint.close(handle)
-    return checkpoint.read(handle)
+    return checkpoint.read(folder / "checkpoints")
 
 
 def test_a_frozen_encoder_from_another_run_is_that_runs_to_the_bit(source, tmp_path, monkeypatch):
@@ -210,7 +207,7 @@ def test_features_are_the_encoders_for_every_example(state):
     few = PROBLEM._replace(evaluation_rows=16)  # of 50 examples: the last batch is padded
     found = features.features(RESNET, few, state, tiny.SPLITS["test"])
     raw = tiny.SPLITS["test"].arrays
-    encode = runs.model_of(RESNET, PROBLEM).encode
+    encode = initial.model_of(RESNET, PROBLEM).encode
     inputs = PROBLEM.to_batch(raw).inputs
     expected, _ = jax.jit(encode)(state.params["shared"], state.model_state, inputs)
     assert found["features"].shape == (50, 6)

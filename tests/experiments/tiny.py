@@ -83,11 +83,14 @@ def install(monkeypatch: Any, shared: bool = True, splits: Any = SPLITS) -> None
         return on._replace(compile=compile_)
 
     def state_of(config: RunConfig, *rest: Any) -> Any:
+        *rest, on_devices = rest
+        if config.model_parallel > 1:
+            return states(config, *rest, on_devices)
         kind = (config.problem, config.method, config.optimizer)
         key = (*kind, repr(config.rate_factors), repr(config.schedule))
         if key not in _STATES:
             _STATES[key] = states(config, *rest)
-        return _STATES[key]
+        return on_devices.place(_STATES[key])
 
     monkeypatch.setattr(run, "_runner", runner)
     monkeypatch.setattr(run, "shell", shell)

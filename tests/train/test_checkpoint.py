@@ -208,10 +208,10 @@ def test_save_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "_sums", lambda path: (go.wait(20), real(path))[1])
     handle = cp.open_checkpoints(tmp_path)
     cp.save(handle, 1, {"a": jnp.ones(3)})
-    assert cp.steps(handle) == []  # and yet save has returned
+    assert cp.steps(tmp_path) == []  # and yet save has returned
     go.set()
     cp.wait(handle)
-    assert cp.steps(handle) == [1]
+    assert cp.steps(tmp_path) == [1]
     cp.close(handle)
 
 
@@ -220,12 +220,12 @@ def test_keeps_the_last_and_drops_the_future(tmp_path):
     for step in (1, 2, 3, 20):
         cp.save(handle, step, {"a": jnp.float32(step)})
     cp.wait(handle)
-    assert cp.steps(handle) == [3, 20]
+    assert cp.steps(tmp_path) == [3, 20]
     assert cp.restore(handle, {"a": jnp.zeros(())}, accept=lambda step: step < 20).step == 3
     cp.save(handle, 4, {"a": jnp.float32(4)})
     cp.save(handle, 4, {"a": jnp.float32(5)})
     cp.close(handle)
-    assert cp.steps(handle) == [3, 4]
+    assert cp.steps(tmp_path) == [3, 4]
     assert float(cp.restore(handle, {"a": jnp.zeros(())}).state["a"]) == 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
 
@@ -292,7 +292,7 @@ def test_unfinished_is_passed_over_then_cleared(folder):
     (folder / "notes").mkdir()
     (folder / "500").write_text("a file")
     handle = cp.open_checkpoints(folder)
-    assert cp.steps(handle) == [100, 200]
+    assert cp.steps(folder) == [100, 200]
     got = cp.restore(handle, STATE)
     assert got.step == 200
     assert [line.split(",")[0] for line in got.skipped] == [
@@ -330,14 +330,14 @@ def test_leaves_are_read_without_a_template(tmp_path):
     handle = cp.open_checkpoints(tmp_path)
     cp.save(handle, 3, STATE)
     cp.close(handle)
-    step, leaves = cp.read(handle)
+    step, leaves = cp.read(tmp_path)
     expected = flatten(STATE)
     assert (step, leaves.keys()) == (3, expected.keys())
     for path, leaf in leaves.items():
         assert (leaf.dtype, leaf.shape) == (expected[path].data.dtype, expected[path].data.shape)
         assert leaf.tobytes() == expected[path].data.tobytes()
     with pytest.raises(cp.NoCheckpoint, match="nowhere"):
-        cp.read(cp.open_checkpoints(tmp_path / "nowhere"))
+        cp.read(tmp_path / "nowhere")
 
 
 def test_another_state_is_refused(folder):
@@ -426,7 +426,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 print(os.listdir(sys.argv[1]), cp.restore(handle, state).step)
 cp.save(handle, 2, state)
 cp.close(handle)
-print(cp.steps(handle))
+print(cp.steps(sys.argv[1]))
 """
 
 
@@ -500,7 +500,7 @@ def test_killed_while_saving(tmp_path):
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL
     handle = cp.open_checkpoints(tmp_path)
-    assert cp.steps(handle) == [1]
+    assert cp.steps(tmp_path) == [1]
     assert list(tmp_path.glob("2.saving*"))
     got = cp.restore(handle, [np.zeros(3)])
     assert got.step == 1

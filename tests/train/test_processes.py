@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jmtl.train import checkpoint
 from jmtl.train.parallel import shell
 from tests.ports import free_port
-from tests.train.toy import MLP, distance, numbers, train
+from tests.train.toy import MLP, WIDE, distance, numbers, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,9 +39,17 @@ def test_two_processes_train_as_one_device(tmp_path):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], said
-    single = train(shell("jit", 1), MLP)
-    expected = {**numbers(single), "losses": np.asarray(single.metrics.losses)}
-    for feed in ("resident", "streamed"):
-        ranks = [dict(np.load(tmp_path / f"{feed}-{rank}.npz")) for rank in range(2)]
-        assert distance(ranks[0], expected) < 1e-5
-        assert distance(ranks[1], ranks[0]) == 0
+    for name, encoder in (("whole", MLP), ("split", WIDE)):
+        single = train(shell("jit", 1), encoder)
+        expected = {**numbers(single), "losses": np.asarray(single.metrics.losses)}
+        for feed in ("resident", "streamed"):
+            ranks = [dict(np.load(tmp_path / f"{name}-{feed}-{rank}.npz")) for rank in range(2)]
+            assert distance(ranks[0], expected) < 1e-5
+            assert distance(ranks[1], ranks[0]) == 0
+    # What both saved is there once and whole, for any number of devices.
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["20"]
+    step, leaves = checkpoint.read(tmp_path / "checkpoints")
+    kernel = leaves["params/shared/Dense_1/kernel"]
+    assert (step, kernel.shape) == (20, (64, 128))
+    (same,) = (x for path, x in ranks[0].items() if "Dense_1" in path and x.shape == (64, 128))
+    np.testing.assert_array_equal(kernel, same)

@@ -10,13 +10,14 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jmtl
+from jmtl.train import checkpoint
 from jmtl.train.parallel import shell, start_of
 from jmtl.train.sharding import MODEL, dimension, specs
 from jmtl.train.state import init_state
 from jmtl.train.step import make_step
 from tests.train import toy
+from tests.train.toy import WIDE
 
-WIDE = ("mlp", {"hidden": (64, 128)})
 STEPS = 10
 
 
@@ -46,6 +47,59 @@ def test_four_by_two_devices_train_as_one_with_parameters_split():
     gathered = re.findall(r"f32\[([\d,]+)\][^=]* (?:all-gather|all-to-all)\(", program)
     assert gathered
     assert all(np.prod([int(n) for n in shape.split(",")]) < 64 * 64 for shape in gathered)
+
+
+def drawn(key):
+    """A state with a method and an optimiser that keep what is as large as the parameters."""
+    inputs = toy.to_batch({name: values[:1] for name, values in toy.ARRAYS.items()}).inputs
+    net = toy.net(("mlp", {"hidden": (64, 160)}))  # no half of a kernel has another one's shape
+    return init_state(key, net, jmtl.make("moco", 2), optax.adam(0.1), inputs)
+
+
+WHOLE = {(*lead, *shape) for lead in ((), (2,)) for shape in ((64, 64), (64, 160))}
+"""The shapes of what `drawn` has that is split."""
+
+
+def on_devices(known):
+    """The shapes that devices hold of arrays that are not known."""
+    return {
+        shard.data.shape
+        for x in jax.live_arrays()
+        if id(x) not in known
+        for shard in x.addressable_shards
+    }
+
+
+def test_a_split_state_begins_and_is_restored_in_parts(tmp_path):
+    """No array, and no value that the compiled start computes, is a whole of what is split."""
+    on, key = shell("jit", 8, 2), jax.random.key(3)
+    known = list(jax.live_arrays())  # held, so that no id is another's
+    ids = {id(x) for x in known}
+    state = on.create(drawn, key)
+    assert on_devices(ids) >= {(64, 32), (64, 80), (2, 64, 32)}
+    assert not on_devices(ids) & WHOLE
+
+    where = jax.tree.map(lambda x: x.sharding, state)
+    program = jax.jit(drawn, out_shardings=where).lower(key).compile()
+    shapes = re.findall(r"\w\d+\[([\d,]+)\]", program.as_text())
+    assert not {tuple(map(int, shape.split(","))) for shape in shapes} & WHOLE
+    on_one = jax.jit(drawn).lower(key).compile()
+    parts, whole = program.memory_analysis(), on_one.memory_analysis()
+    assert parts.output_size_in_bytes < 0.6 * whole.output_size_in_bytes
+    assert parts.temp_size_in_bytes < 0.6 * whole.temp_size_in_bytes
+
+    handle = checkpoint.open_checkpoints(tmp_path)
+    checkpoint.save(handle, 1, state)
+    digest = checkpoint.digest(state)
+    del state
+    assert not on_devices(ids) & {(64, 32), (64, 80)}
+    template = on.template(jax.eval_shape(drawn, key))
+    state = on.filled(checkpoint.restore(handle, template).state)
+    checkpoint.close(handle)
+    assert not on_devices(ids) & WHOLE
+    assert jax.tree.map(lambda x: x.sharding, state) == where
+    assert checkpoint.digest(state) == digest
+    assert checkpoint.digest(on_one(key)) == digest  # and to the bit as one device draws
 
 
 @pytest.mark.parametrize("at", [(1,), (2,), (1, 2)])

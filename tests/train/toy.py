@@ -14,6 +14,7 @@ from jmtl.data.loading import stream
 from jmtl.method import Method
 from jmtl.nn import make_encoder, make_heads, model
 from jmtl.tasks import Batch, batch, classification, regression
+from jmtl.train import leaves as lv
 from jmtl.train.parallel import start_of
 from jmtl.train.state import TrainState, init_state
 from jmtl.train.step import StepMetrics, make_step
@@ -24,6 +25,7 @@ OPTIMIZER = optax.sgd(0.05)
 
 PLAIN = ("mlp", {"hidden": (8,)})
 MLP = ("mlp", {"hidden": (16, 8), "dropout": 0.2})
+WIDE = ("mlp", {"hidden": (64, 128)})  # two kernels are large enough to be split
 RESNET = ("resnet", {"widths": (4,), "blocks": (1,)})
 DEEP = ("resnet", {"widths": (4, 8), "blocks": (1, 1), "dropout": 0.2})
 
@@ -91,7 +93,7 @@ def train(
     method = jmtl.pcgrad(len(TASKS)) if method is None else method
     rows = BATCH * method.batches
     placed = shell.place(start(encoder, method, seed))
-    its_net = net(encoder, shell.axis_name if axis_in_model else None)
+    its_net = shell.held(net(encoder, shell.axis_name if axis_in_model else None))
     step = make_step(its_net, TASKS, method, OPTIMIZER, axis_name=shell.axis_name, **options)
     if streamed:
         host, hosts = jax.process_index(), jax.process_count()
@@ -109,11 +111,13 @@ def numbers(trained: Trained) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(
         (state.params, state.model_state, state.method_state)
     )
-    return {
-        jax.tree_util.keystr(path): np.asarray(leaf)
-        for path, leaf in leaves
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-    }
+    return lv.on_host(
+        {
+            jax.tree_util.keystr(path): leaf
+            for path, leaf in leaves
+            if jnp.issubdtype(leaf.dtype, jnp.floating)
+        }
+    )
 
 
 def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:

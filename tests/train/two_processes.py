@@ -1,6 +1,6 @@
 """One of several processes that train together: `python -m tests.train.two_processes RANK ...`.
 
-Prints nothing but, from rank 0, where it saved what it trained to.
+Prints nothing. Trains with parameters whole on all devices, and split over each process's two.
 """
 
 import os
@@ -17,17 +17,32 @@ def main(rank: int, processes: int, address: str, out: str) -> None:
         address, processes, rank, initialization_timeout=60, local_device_ids=None
     )
     import numpy as np
+    import pytest
 
+    from jmtl.train import checkpoint
     from jmtl.train.parallel import shell
-    from tests.train.toy import MLP, numbers, train
+    from tests.train.toy import MLP, WIDE, numbers, train
 
     assert jax.device_count() == 2 * processes
-    on_all = shell("jit")
-    for streamed in (False, True):
-        trained = train(on_all, MLP, streamed=streamed)
-        found = numbers(trained)
-        found["losses"] = np.asarray(trained.metrics.losses)
-        np.savez(f"{out}/{'streamed' if streamed else 'resident'}-{rank}.npz", **found)
+    for name, encoder, on in (("whole", MLP, shell("jit")), ("split", WIDE, shell("jit", None, 2))):
+        for streamed in (False, True):
+            trained = train(on, encoder, streamed=streamed)
+            found = numbers(trained)
+            found["losses"] = np.asarray(trained.metrics.losses)
+            feed = "streamed" if streamed else "resident"
+            np.savez(f"{out}/{name}-{feed}-{rank}.npz", **found)
+    kernel = trained.state.params["shared"]["Dense_1"]["kernel"]
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(64, 64)}
+
+    handle = checkpoint.open_checkpoints(f"{out}/checkpoints")
+    checkpoint.save(handle, 20, trained.state)
+    template = on.template(jax.tree.map(jax.typeof, trained.state))
+    restored = checkpoint.restore(handle, template).state
+    checkpoint.close(handle)
+    assert checkpoint.digest(restored) == checkpoint.digest(trained.state)
+    assert jax.tree.leaves(restored)[1].sharding == jax.tree.leaves(trained.state)[1].sharding
+    with pytest.raises(ValueError, match="over 4 of 2 devices of a process: use a number that"):
+        shell("jit", None, 4)
     jax.distributed.shutdown()
 
 
