@@ -1,6 +1,7 @@
 """What large models take, by its name in a configuration: half precision, parameters split."""
 
 import dataclasses
+import shutil
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import initial, parts
+from experiments import initial, parts, resume, run
 from experiments.config import find_problem
 from jmtl.gramian import Gramian
 from jmtl.method import Answer, Method
@@ -101,15 +102,40 @@ def test_half_precision_trains_with_gramians_in_float32():
     np.testing.assert_allclose(gramian.cosine, rows @ rows.T / np.outer(norms, norms), atol=1e-6)
 
 
-def test_a_run_with_parameters_split_goes_on_with_one_device(tmp_path, monkeypatch):
+def test_a_run_with_parameters_split_goes_on_in_parts_or_with_one_device(tmp_path, monkeypatch):
+    whole_scores, fit, began = run.scores, run.fit, []
     tiny.install(monkeypatch)
     monkeypatch.setattr(sharding, "LEAST", 64)
+
+    def watched(state, *given, **more):
+        began.append(
+            {x.data.shape for x in state.params["shared"]["Dense_0"]["kernel"].addressable_shards}
+        )
+        return fit(state, *given, **more)
+
+    monkeypatch.setattr(run, "fit", watched)
     config = dataclasses.replace(CONFIG, steps=20)
     tiny.train(config, tmp_path / "one")
     split = dataclasses.replace(config, devices=8, model_parallel=2)
     assert tiny.train(split, tmp_path / "split", stop_at=20)[0] is None
+    shutil.copytree(tmp_path / "split", tmp_path / "parts")
+    tiny.train(split, tmp_path / "parts", resume=True)
     tiny.train(config, tmp_path / "split", resume=True)
-    (one, lines), (found, others) = (left_behind(tmp_path / name) for name in ("one", "split"))
-    assert found["params_norm"] == pytest.approx(one["params_norm"], rel=1e-6)
-    for line, other in zip(lines, others, strict=True):
-        assert line["losses"] == pytest.approx(other["losses"], rel=1e-5)
+    # Split where it begins and where it goes on: drawn so, and read so.
+    assert began == [{(100, 8)}, {(50, 8)}, {(50, 8)}, {(100, 8)}]
+    one, lines = left_behind(tmp_path / "one")
+    for name in ("split", "parts"):
+        found, others = left_behind(tmp_path / name)
+        assert found["params_norm"] == pytest.approx(one["params_norm"], rel=1e-6)
+        for line, other in zip(lines, others, strict=True):
+            assert line["losses"] == pytest.approx(other["losses"], rel=1e-5)
+
+    def scored(config):
+        example = parts.example_of(tiny.SPLITS["train"])
+        state = resume.restored(config, tmp_path / "parts", example, print).state
+        assert sharding.is_split(state.params) == (config.model_parallel > 1)
+        return whole_scores(config, find_problem(config.problem), state, tiny.SPLITS["test"])
+
+    expected = scored(config)
+    for task, scores in scored(split).items():
+        assert scores == pytest.approx(expected[task], rel=1e-6)
