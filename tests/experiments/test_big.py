@@ -103,7 +103,7 @@ def test_half_precision_trains_with_gramians_in_float32():
 
 
 def test_a_run_with_parameters_split_goes_on_in_parts_or_with_one_device(tmp_path, monkeypatch):
-    whole_scores, fit, began = run.scores, run.fit, []
+    scorer, fit, began = run.scorer, run.fit, []
     tiny.install(monkeypatch)
     monkeypatch.setattr(sharding, "LEAST", 64)
 
@@ -134,7 +134,7 @@ def test_a_run_with_parameters_split_goes_on_in_parts_or_with_one_device(tmp_pat
         example = parts.example_of(tiny.SPLITS["train"])
         state = resume.restored(config, tmp_path / "parts", example, print).state
         assert sharding.is_split(state.params) == (config.model_parallel > 1)
-        return whole_scores(config, find_problem(config.problem), state, tiny.SPLITS["test"])
+        return scorer(config, find_problem(config.problem))(state, tiny.SPLITS["test"])
 
     expected = scored(config)
     for task, scores in scored(split).items():
