@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -311,6 +312,23 @@ Command = (
     | Annotated[Toy, tyro.conf.subcommand("toy")]
     | Annotated[Dial, tyro.conf.subcommand("dial")]
 )
+
+
+_APART = ("out", "data_dir", "resume")
+
+
+def command_line(command: Study | Dial | Toy) -> str:
+    """The command that repeats this one, where it lies and what it reads apart."""
+    words = ["python", "-m", "experiments", type(command).__name__.lower()]
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if field.default is dataclasses.MISSING:  # it has no flag
+            words.append(str(value))
+        elif field.name not in _APART and value != field.default:
+            given = value if isinstance(value, tuple) else (value,)
+            words.append("--" + field.name.replace("_", "-"))
+            words += [] if isinstance(value, bool) else map(str, given)
+    return shlex.join(words)
 
 
 def parse(

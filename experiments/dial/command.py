@@ -7,20 +7,21 @@ for each width.
 
 import itertools
 import json
-import shlex
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from experiments.commands import Dial as Command
+from experiments.commands import command_line
 from experiments.dial import config, figure, results, sentences
 from experiments.dial.config import Dial
 from experiments.dial.page import page
 from experiments.errors import UserError
-from experiments.page.files import csv_text, json_text, report_folder, write_text
-from experiments.page.style import house_style, save_pngs
+from experiments.page.files import csv_text, json_text
+from experiments.page.report import write_report
 from experiments.study import run as runs
 from experiments.study.command import parse_seeds
 from experiments.study.devices import choose, saved_devices
@@ -83,13 +84,12 @@ def write(folder: Path, console: Console) -> None:
     """
     found = plain(results.find(folder))
     found["answer"] = sentences.answer(found)
-    with report_folder(folder), house_style():
-        write_text(folder / "summary.json", json_text(found))
-        write_text(folder / "table.csv", csv_text(COLUMNS, _rows(found)))
-        write_text(folder / "methods.csv", csv_text(("method", "mean", "chosen"), _methods(found)))
-        drawn = [figure.draw(found)]
-        save_pngs(drawn, folder / "figures")
-        write_text(folder / "report.html", page(found, drawn))
+    files = {
+        "summary.json": json_text(found),
+        "table.csv": csv_text(COLUMNS, _rows(found)),
+        "methods.csv": csv_text(("method", "mean", "chosen"), _methods(found)),
+    }
+    write_report(folder, files, lambda: [figure.draw(found)], partial(page, found))
     for text in found["answer"]:
         console.print(text, highlight=False, soft_wrap=True)
     said = f"report.html, with summary.json, table.csv, methods.csv and figures/: {folder}"
@@ -115,18 +115,6 @@ def _rows(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _methods(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, method in found["methods"].items():
         yield {"method": name, **method}
-
-
-def command_line(command: Command) -> str:
-    """The command that repeats this one, where it lies and what it reads apart."""
-    words = ["python", "-m", "experiments", "dial"]
-    default = Command()
-    for name, value in vars(command).items():
-        if name in ("out", "data_dir", "resume") or value == getattr(default, name):
-            continue
-        given = value if isinstance(value, tuple) else (value,)
-        words += ["--" + name.replace("_", "-"), *map(str, given)]
-    return shlex.join(words)
 
 
 def _open(folder: Path, dial: Dial, command: Command) -> None:

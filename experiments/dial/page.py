@@ -42,7 +42,6 @@ def _setting(found: Mapping[str, Any]) -> str:
     def numbers(name: str) -> str:
         return ", ".join(number(value, "g") for value in dial[name])
 
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     tasks = "; ".join(f"{escape(task)} ({escape(m)})" for task, m in found["tasks"].items())
     items = (
         ("tasks", tasks),
@@ -59,8 +58,7 @@ def _setting(found: Mapping[str, Any]) -> str:
             f"{number(found['failed'], ',d')} of which stopped being finite",
         ),
         ("comparison", escape(found["rule"])),
-        ("command", f"<code>{escape(found['command'])}</code>"),
-        ("versions", escape(versions)),
+        *markup.origin(found),
     )
     return markup.facts(items)
 

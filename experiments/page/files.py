@@ -3,22 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from experiments.errors import UserError
-
-
-@contextmanager
-def report_folder(folder: Path) -> Iterator[None]:
-    """Make a folder with `figures/` in it; what cannot be written inside is a `UserError`."""
-    try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror or error}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -145,6 +145,15 @@ def facts(items: Iterable[tuple[str, str]]) -> str:
     return f"<dl>\n{rows}\n</dl>"
 
 
+def origin(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Facts on where numbers come from: the command, and the versions that it ran with."""
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return [
+        ("command", f"<code>{escape(about['command'] or '')}</code>"),
+        ("versions", escape(versions)),
+    ]
+
+
 def figure(name: str, svg: str, caption: str) -> str:
     """A figure in a box of its own, with its caption."""
     return (

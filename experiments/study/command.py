@@ -1,13 +1,12 @@
 """`python -m experiments study`: a configuration from the command line, its run and its report."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from experiments.commands import Study
+from experiments.commands import Study, command_line
 from experiments.config import find_problem, find_recipe, value_of
 from experiments.errors import UserError
 from experiments.parts import encoder_options_of, sharing_of
@@ -219,18 +218,3 @@ def parse_grids(given: Sequence[str], names: Sequence[str]) -> dict[str, list[fl
             raise UserError(f"--grid {item}: the values must be numbers")
         found[key] = [float(value) for value in values]
     return found
-
-
-def command_line(command: Study) -> str:
-    """The command that repeats this one, where it lies and what it reads apart."""
-    words = ["python", "-m", "experiments", "study", command.problem]
-    default = Study(problem=command.problem)
-    for name, value in vars(command).items():
-        if name in ("problem", "out", "data_dir", "resume") or value == getattr(default, name):
-            continue
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(flag)
-        else:
-            words += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-    return shlex.join(words)

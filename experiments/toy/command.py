@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from rich.table import Table
 
 from experiments.commands import Toy
 from experiments.errors import UserError
-from experiments.page.files import csv_text, report_folder, write_text
-from experiments.page.style import house_style, save_pngs
+from experiments.page.files import csv_text
+from experiments.page.report import write_report
 from experiments.problems import toy
 from experiments.toy.figure import draw
 from experiments.toy.page import page
@@ -68,12 +69,8 @@ def write(found: Mapping[str, Any], done: Mapping[str, toy.Paths], folder: Path)
     Raises:
         UserError: the folder cannot be written to.
     """
-    with report_folder(folder), house_style():
-        write_text(folder / "summary.json", text(found))
-        write_text(folder / "table.csv", csv_text(COLUMNS, rows(found)))
-        drawn = [draw(found, done)]
-        save_pngs(drawn, folder / "figures")
-        write_text(folder / "report.html", page(found, drawn))
+    files = {"summary.json": text(found), "table.csv": csv_text(COLUMNS, rows(found))}
+    write_report(folder, files, lambda: [draw(found, done)], partial(page, found))
 
 
 def ends_table(title: str, ends: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:

@@ -33,7 +33,6 @@ def _setting(setting: Mapping[str, Any]) -> str:
         return number(setting[name], ",d")
 
     starts = ", ".join(f"({number(a, 'g')}, {number(b, 'g')})" for a, b in setting["starts"])
-    versions = ", ".join(f"{name} {version}" for name, version in setting["versions"].items())
     items = (
         (
             "losses",
@@ -68,8 +67,7 @@ def _setting(setting: Mapping[str, Any]) -> str:
                 escape(line.removeprefix("not served: ")) for line in setting["not_served"]
             ),
         ),
-        ("command", f"<code>{escape(setting['command'])}</code>"),
-        ("versions", escape(versions)),
+        *markup.origin(setting),
         ("device", escape(setting["device"])),
     )
     return markup.facts((name, html) for name, html in items if html)

@@ -1,18 +1,16 @@
 """All numbers of the toy problem's report, as one plain dict."""
 
-import importlib.metadata
 import json
-import platform
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
-from experiments.commands import Toy
+from experiments.commands import Toy, command_line
 from experiments.problems import toy
 from experiments.toy.answer import answer
+from jmtl.train import records
 
 
 def summary(
@@ -35,10 +33,7 @@ def summary(
     found: dict[str, Any] = {
         "setting": {
             "command": command_line(command),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in ("jax", "optax", "numpy")},
-            },
+            "versions": records.versions(),
             "device": jax.devices()[0].device_kind,
             "scale": command.scale,
             "steps": command.steps,
@@ -101,14 +96,6 @@ def _start(methods: Mapping[str, Mapping[str, Any]], i: int) -> dict[str, Any]:
         "some": sum(0 < n < seeds for n, seeds in reached),
         "none": sum(n == 0 for n, _ in reached),
     }
-
-
-def command_line(command: Toy) -> str:
-    """The command that repeats this one."""
-    methods = ["--methods", *command.methods] if command.methods else []
-    given = ["--steps", command.steps, "--scale", command.scale, "--seeds", command.seeds]
-    words = [*methods, *map(str, given), "--out", str(command.out)]
-    return shlex.join(["python", "-m", "experiments", "toy", *words])
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -12,10 +12,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from experiments import cli
-from experiments.commands import parse
+from experiments.commands import command_line, parse
 from experiments.dial import choice, config, results, sentences
 from experiments.dial.choice import Scores
-from experiments.dial.command import COLUMNS, command_line
+from experiments.dial.command import COLUMNS
 from experiments.dial.config import Dial
 from experiments.errors import UserError
 from experiments.problems.digit_attributes import PROBLEM

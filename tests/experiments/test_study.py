@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import cli, parts, run
-from experiments.commands import Study
+from experiments.commands import Study, command_line
 from experiments.config import find_problem
 from experiments.errors import UserError
 from experiments.study import call, command, data, devices, results, training, width
@@ -92,7 +92,7 @@ def go(folder, given=SMALL, resume=False, stop_at=None, stop_after=math.inf):
             data_dir=Path("unused"),
             resume=resume,
             watcher=study.Watcher(entered=enter, stepped=stepped),
-            about={"command": command.command_line(given), "not_served": not_served},
+            about={"command": command_line(given), "not_served": not_served},
         )
     return entered
 

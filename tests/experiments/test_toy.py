@@ -221,7 +221,7 @@ def test_command(tmp_path, capsys):
         assert 0.18 < moved < 0.3  # Adam moves a little over its rate where gradients grow
         np.testing.assert_allclose(row["losses"], reference(row["end"], 0.1), atol=2e-3)
     again = parse(setting["command"].split()[3:])
-    assert again == Toy(("equal", "pcgrad", "krum"), 200, 0.1, 2, tmp_path / "out")
+    assert again == Toy(("equal", "pcgrad", "krum"), 200, 0.1, 2)
     with Image.open(tmp_path / "out" / "figures" / "paths.png") as image:
         assert image.width == WIDTH * DPI
         assert len(image.getcolors()) > 100

@@ -1,10 +1,11 @@
 """The report of a study: its numbers, its figures, and a page to read."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.page.files import csv_text, json_text, report_folder, write_text
-from experiments.page.style import house_style, save_pngs
+from experiments.page.files import csv_text, json_text
+from experiments.page.report import write_report
 from experiments.study.report import cost as costs
 from experiments.study.report import summary as summaries
 from experiments.study.report.curves import curves, curves_csv
@@ -34,14 +35,14 @@ def write(results: Results, folder: Path) -> dict[str, Any]:
     found = summaries.summary(results)
     spent = costs.cost(results)
     bands = curves(results)
-    with report_folder(folder):
-        write_text(folder / "summary.json", json_text(found))
-        write_text(folder / "table.csv", csv_text(COLUMNS, rows(found)))
-        write_text(folder / "curves.csv", curves_csv(bands, list(found["tasks"])))
-        write_text(folder / "cost.json", json_text(spent))
-        write_text(folder / "cost.csv", csv_text(costs.COLUMNS, costs.rows(spent)))
-        with house_style():
-            drawn = list(drawings(found, spent, bands))
-            save_pngs(drawn, folder / "figures")
-            write_text(folder / "report.html", page(found, spent, drawn))
+    files = {
+        "summary.json": json_text(found),
+        "table.csv": csv_text(COLUMNS, rows(found)),
+        "curves.csv": curves_csv(bands, list(found["tasks"])),
+        "cost.json": json_text(spent),
+        "cost.csv": csv_text(costs.COLUMNS, costs.rows(spent)),
+    }
+    write_report(
+        folder, files, lambda: list(drawings(found, spent, bands)), partial(page, found, spent)
+    )
     return found

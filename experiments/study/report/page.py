@@ -75,7 +75,6 @@ def _setting(summary: Mapping[str, Any]) -> str:
         f"; rates × {markup.number(factor, 'g')} from step {markup.number(step, ',d')} on"
         for step, factor in setting["schedule"]
     )
-    versions = ", ".join(f"{name} {version}" for name, version in setting["versions"].items())
     examples = ", ".join(
         f"{markup.number(n, ',d')} {escape(split)}" for split, n in setting["examples"].items()
     )
@@ -113,8 +112,7 @@ def _setting(summary: Mapping[str, Any]) -> str:
             ),
             ("failed", f"{whole('failed')} of the trainings below stopped being finite"),
             ("not served", "<br>".join(map(escape, setting["not_served"]))),
-            ("command", f"<code>{escape(setting['command'] or '')}</code>"),
-            ("versions", escape(versions)),
+            *markup.origin(setting),
             ("device", escape(setting["device"] or "")),
         )
         if html
