@@ -1,11 +1,12 @@
 """What a training run carries from step to step."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from jmtl.method import Method, named_key
 from jmtl.nn import Model
@@ -80,11 +81,22 @@ def fresh_state(
     )
 
 
-def all_finite(tree: Any) -> Array:
+def all_finite(tree: Any) -> Bool[Array, ""]:
     """`[]` whether every floating-point number in the tree is finite."""
     leaves = [
         jnp.all(jnp.isfinite(leaf))
         for leaf in jax.tree.leaves(tree)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
     ]
-    return jnp.all(jnp.stack(leaves)) if leaves else jnp.asarray(True)
+    return all_true(leaves)
+
+
+def all_true(flags: Sequence[Bool[Array, ""]]) -> Bool[Array, ""]:
+    """`[]` whether all N flags are true; one number to whatever reads it.
+
+    XLA makes `jnp.all` of N scalars a chain of N `and`, and fuses the chain into every consumer.
+    Where these are the N leaves of a state, N² instructions were compiled: for attention on six
+    tasks (N = 1,660) more than nine minutes, and 52 s of processor this way (jax 0.10).
+    """
+    # The place of the first False of N + 1.
+    return jnp.argmin(jnp.stack([*flags, jnp.asarray(False)])) == len(flags)

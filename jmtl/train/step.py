@@ -17,7 +17,7 @@ from jmtl.method import Method, named_key
 from jmtl.nn import Model, penalties
 from jmtl.tasks import Batch, Task, task_counts, task_losses
 from jmtl.train import accumulate
-from jmtl.train.state import TrainState, all_finite
+from jmtl.train.state import TrainState, all_finite, all_true
 
 
 class StepMetrics(NamedTuple):
@@ -209,9 +209,9 @@ def _unless_failed(
     finite = jnp.isfinite(losses)
     if gramian is not None:
         finite &= jnp.isfinite(gramian.norms)
-    good = jnp.all(finite) & all_finite(new)
+    failed_before = old.failed[0] >= 0
+    moves = all_true([jnp.all(finite), all_finite(new), ~failed_before])
     task = jnp.where(jnp.all(finite), len(losses), jnp.argmin(finite))
     blame = jnp.stack([old.step, task.astype(jnp.int32)])
-    failed_before = old.failed[0] >= 0
-    kept = jax.tree.map(lambda n, o: jnp.where(good & ~failed_before, n, o), new, old)
-    return kept._replace(failed=jnp.where(failed_before | good, old.failed, blame))
+    kept = jax.tree.map(lambda n, o: jnp.where(moves, n, o), new, old)
+    return kept._replace(failed=jnp.where(failed_before | moves, old.failed, blame))

@@ -18,7 +18,7 @@ from jmtl.method import Answer, Method, stateless
 from jmtl.nn import make_encoder, make_heads, model
 from jmtl.tasks import classification, regression, task_losses
 from jmtl.train.parallel import shell, start_of
-from jmtl.train.state import init_state
+from jmtl.train.state import all_finite, init_state
 from jmtl.train.step import make_step
 from tests.train import toy
 from tests.train.toy import ARRAYS, BATCH, MLP, OPTIMIZER, PLAIN, RESNET, SEED, TASKS, N
@@ -353,6 +353,21 @@ def test_an_update_that_overflows_is_refused():
     stopped, _ = compiled(EQUAL, optimizer=huge)(state, batch_of(0))
     assert bits(stopped._replace(failed=state.failed)) == bits(state)
     np.testing.assert_array_equal(stopped.failed, [0, 2])
+
+
+def test_what_is_finite_is_asked_once_for_all_leaves():
+    tree = {name: jnp.ones((3, 2)) for name in "abcdefghijklmnopqrst"}
+
+    def kept(new, old):
+        finite = all_finite(new)
+        return finite, jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+    run = jax.jit(kept).lower(tree, tree).compile()
+    assert run.as_text().count(" and(") < 3 * len(tree)  # and not their number squared
+    for value in (jnp.nan, -jnp.inf):
+        assert run(tree, tree)[0]
+        assert not run({**tree, "t": tree["t"].at[2, 1].set(value)}, tree)[0]
+    assert all_finite({"count": jnp.ones((), int)})
 
 
 # Transformations
