@@ -47,7 +47,7 @@ def started(command, processes=2, each=2):
 
 @pytest.mark.parametrize("parts", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_processes_are_killed_and_one_goes_on(parts, tmp_path, data_dir, capsys):
-    """Parameters as those of a run that one process made on the four devices, split or not."""
+    """Parameters as those of a run that one process made on the same mesh of four devices."""
     folder, split = tmp_path / "several", ("--model-parallel", parts)
     running = started(arguments(folder, data_dir, 100_000, *split))
     try:
@@ -64,9 +64,10 @@ def test_two_processes_are_killed_and_one_goes_on(parts, tmp_path, data_dir, cap
     assert "pcgrad: from step 0" in ours[0][0]
     assert ours[1] == []  # what is printed is printed once
     steps = max(checkpoint.steps(folder / "checkpoints"), default=0) + 100
-    assert main([*arguments(folder, data_dir, steps, "--devices", 4, *split), "--resume"]) == 0
+    four = ("--devices", 4, *split)
+    assert main([*arguments(folder, data_dir, steps, *four), "--resume"]) == 0
     whole = tmp_path / "whole"
-    assert main(arguments(whole, data_dir, steps, "--devices", 4)) == 0
+    assert main(arguments(whole, data_dir, steps, *four)) == 0
     (step, found), (same, expected) = (
         checkpoint.read(run / "checkpoints") for run in (folder, whole)
     )
