@@ -43,6 +43,10 @@ def main(rank: int, processes: int, address: str, out: str) -> None:
     assert jax.tree.leaves(restored)[1].sharding == jax.tree.leaves(trained.state)[1].sharding
     with pytest.raises(ValueError, match="over 4 of 2 devices of a process: use a number that"):
         shell("jit", None, 4)
+    own = np.full((2, 3), rank)
+    apart = on.streamed({"x": own[None]}).batches["x"]  # this process has one part of two
+    with pytest.raises(ValueError, match=r"x \[1, 4, 3\] has parts that no device of this process"):
+        checkpoint.digest({"x": apart})
     jax.distributed.shutdown()
 
 
