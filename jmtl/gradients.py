@@ -41,16 +41,14 @@ from jmtl.checks import check_choice
 from jmtl.gramian import (
     Gramian,
     TaskGrads,
-    add_products,
     combine,
-    compute_dtype,
+    combine_rows,
     cross_products,
-    from_products,
-    leaf_products,
-    row_products,
+    row_gramian,
 )
 from jmtl.gramian import gramian as gramian_of
 from jmtl.method import Answer, Method, Seen, State, check_losses, respond
+from jmtl.products import compute_dtype
 
 Strategy = Literal["auto", "vmap", "unroll", "recompute"]
 At = Literal["parameters", "representation"]
@@ -58,9 +56,6 @@ STRATEGIES: tuple[Strategy, ...] = ("auto", "vmap", "unroll", "recompute")
 
 STACK_BYTES = 2**24
 """The largest stack of task gradients that "auto" stores for a Gramian method."""
-
-PAIRWISE = 8
-"""The largest K whose rows are contracted pair by pair; above it the programs grow too long."""
 
 
 class Encoded(NamedTuple):
@@ -228,8 +223,7 @@ def _stack(pulled: _Pulled, strategy: Strategy, axis_name: str | None) -> TaskGr
     """Task gradients of the first primal, leaves `[K, ...]`, averaged over devices."""
     if strategy == "vmap":
         return device_mean(pulled.batched()[0], axis_name)
-    rows = [pulled.one(i)[0] for i in range(len(pulled.losses))]
-    return device_mean(jax.tree.map(lambda *row: jnp.stack(row), *rows), axis_name)
+    return jax.tree.map(lambda *row: jnp.stack(row), *_rows_of(pulled, axis_name))
 
 
 def value_and_task_grads(
@@ -274,17 +268,9 @@ def no_gramian(k: int, dtype: Any = jnp.float32) -> Gramian:
     return Gramian(jnp.zeros((k, k), dtype), jnp.zeros((k,), dtype))
 
 
-def _contract(pulled: _Pulled, axis_name: str | None) -> Gramian:
-    """The Gramian at the first primal, leaf by leaf, with no stack of whole gradients kept."""
-    k = len(pulled.losses)
-    rows = [jax.tree.leaves(device_mean(pulled.one(i)[0], axis_name)) for i in range(k)]
-    if not rows[0]:
-        return no_gramian(k, compute_dtype(pulled.losses))
-    leaves = zip(*rows, strict=True)
-    if k <= PAIRWISE:
-        return from_products(add_products([row_products(leaf) for leaf in leaves]))
-    stacks = [jnp.stack(leaf) for leaf in leaves]
-    return from_products(add_products([leaf_products(stack, stack) for stack in stacks]))
+def _rows_of(pulled: _Pulled, axis_name: str | None) -> list[Any]:
+    """K gradients of the first primal, averaged over devices."""
+    return [device_mean(pulled.one(i)[0], axis_name) for i in range(len(pulled.losses))]
 
 
 def value_and_gramian(
@@ -306,7 +292,11 @@ def value_and_gramian(
     def run(params: Any, *args: Any) -> tuple[Any, Gramian]:
         pulled = _pull(lambda p: fun(p, *args), (params,), has_aux)
         losses = device_mean(pulled.losses, axis_name)
-        gram = _contract(pulled, axis_name)
+        rows = _rows_of(pulled, axis_name)
+        if jax.tree.leaves(rows):
+            gram = row_gramian(rows)
+        else:
+            gram = no_gramian(len(losses), compute_dtype(losses))
         return ((losses, pulled.aux) if has_aux else losses), gram
 
     return run
@@ -398,6 +388,7 @@ def value_and_grads(
             check_unshared(method)
         gram: Any = None
         cross: Any = None
+        rows: Any = None
         grads: Any = None
         if method.batches == 1:
             pulled = pull(rest)
@@ -408,8 +399,11 @@ def value_and_grads(
                 gram = gramian_at_representation(fun, primals, rest, has_aux, axis_name)
             elif unshared:
                 gram = no_gramian(k, compute_dtype(pulled.losses))
-            elif method.needs == "gramian" and _recomputes(strategy, primals[0], k):
-                gram = _contract(pulled, axis_name)
+            elif method.needs == "gramian" and strategy != "vmap":
+                rows = _rows_of(pulled, axis_name)
+                gram = row_gramian(rows)
+                if _recomputes(strategy, primals[0], k):
+                    rows = None
             else:
                 grads = stack(pulled)
                 gram = gramian_of(grads)
@@ -420,7 +414,7 @@ def value_and_grads(
 
         losses = device_mean(pulled.losses.astype(compute_dtype(pulled.losses)), axis_name)
         answer, state = respond(method, Seen(losses, gram, cross, grads), state)
-        gradient = _gradient(pulled, answer, grads, split, axis_name)
+        gradient = _gradient(pulled, answer, grads, rows, split, axis_name)
         return Result(losses, gradient, answer.weights, answer.residual, gram, state, pulled.aux)
 
     return run
@@ -448,13 +442,20 @@ def _check_batches(method: Method, args: Sequence[Any]) -> None:
 
 
 def _gradient(
-    pulled: _Pulled, answer: Answer, grads: TaskGrads | None, split: bool, axis_name: str | None
+    pulled: _Pulled,
+    answer: Answer,
+    grads: TaskGrads | None,
+    rows: Sequence[Any] | None,
+    split: bool,
+    axis_name: str | None,
 ) -> Any:
-    """The update: the answer's own gradient, a combination of the stack, or a weighted pass."""
+    """The update: the answer's own gradient, a combination of those kept, or a weighted pass."""
     if answer.gradient is not None:
         shared = answer.gradient
     elif grads is not None:
         shared = combine(grads, answer.weights)
+    elif rows is not None:
+        shared = combine_rows(rows, answer.weights)
     else:
         pulled_back = pulled.weighted(answer.weights)
         if split and answer.heads is answer.weights:

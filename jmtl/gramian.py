@@ -4,6 +4,7 @@ Task gradients are a pytree whose every leaf has a leading task axis, ``[K, ...]
 and those of `jmtl.gradients` are the only ones that walk full gradients.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,9 +13,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-TaskGrads = Any  # a pytree with leaves [K, ...]
+from jmtl.products import (
+    NO_LEAVES,
+    Products,
+    add_products,
+    compute_dtype,
+    leaf_products,
+    row_products,
+)
 
-_NO_LEAVES = "task gradients have no leaves: expected a pytree with leaves [K, ...]"
+TaskGrads = Any  # a pytree with leaves [K, ...]
 
 
 class Gramian(NamedTuple):
@@ -32,25 +40,6 @@ class Gramian(NamedTuple):
     norms: Float[Array, " K"]
 
 
-class Products(NamedTuple):
-    """Inner products of scaled rows: ``⟨row_i, row_j⟩ = inner[i, j] · left[i] · right[j]``.
-
-    Attributes:
-        inner: `[K, K]` products of rows divided by their scale.
-        left, right: `[K]` the scales: the largest magnitude in each row, 0 for a zero row.
-    """
-
-    inner: Float[Array, "K K"]
-    left: Float[Array, " K"]
-    right: Float[Array, " K"]
-
-
-def compute_dtype(tree: Any) -> jnp.dtype:
-    """The dtype of the K×K work over this pytree: float32, or float64 where a leaf has it."""
-    leaves = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
-    return jnp.promote_types(jnp.float32, jnp.result_type(*leaves) if leaves else jnp.float32)
-
-
 def num_tasks(task_grads: TaskGrads) -> int:
     """K, the size of the leading axis that all leaves share.
 
@@ -59,7 +48,7 @@ def num_tasks(task_grads: TaskGrads) -> int:
     """
     leaves = jax.tree_util.tree_leaves_with_path(task_grads)
     if not leaves:
-        raise ValueError(_NO_LEAVES)
+        raise ValueError(NO_LEAVES)
     sizes = {jax.tree_util.keystr(path): jnp.shape(leaf)[:1] for path, leaf in leaves}
     first_path, first = next(iter(sizes.items()))
     for path, size in sizes.items():
@@ -82,82 +71,6 @@ def check_num_tasks(task_grads: TaskGrads, expected: int) -> None:
             f"task gradients have a leading axis of {given} (leaf {jax.tree_util.keystr(path)} is "
             f"{jnp.shape(leaf)}), but the method was made for num_tasks={expected}"
         )
-
-
-def _scale(x: Float[Array, "K ..."], axis_name: str | None) -> tuple[Array, Array]:
-    """Rows divided by their largest magnitude `[K, ...]`, and those magnitudes `[K]`."""
-    largest = jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim)), initial=0.0)
-    if axis_name is not None:
-        largest = lax.pmax(largest, axis_name)
-    divisor = jnp.where(largest > 0, largest, 1.0)
-    return x / divisor.reshape(-1, *[1] * (x.ndim - 1)), largest
-
-
-def _contracted(a: Array, b: Array, first: int) -> Array:
-    """Inner products over all dimensions from `first` on.
-
-    Without a reshape: rows that are split over devices along a dimension stay where they are.
-    """
-    every = tuple(range(first, a.ndim))
-    # A GPU multiplies float32 as TF32 and a TPU as bfloat16 unless told otherwise.
-    return lax.dot_general(a, b, ((every, every), ((), ())), precision=lax.Precision.HIGHEST)
-
-
-def leaf_products(
-    left: Float[Array, "K ..."], right: Float[Array, "K ..."], axis_name: str | None = None
-) -> Products:
-    """Inner products between the rows of two leaves, each row scaled by its largest magnitude.
-
-    One leaf at a time, so that a compiled program can let the K gradients of a layer go as soon as
-    they are contracted.
-
-    Args:
-        left: `[K, ...]`.
-        right: `[K, ...]`; the same array as `left` for a Gramian.
-        axis_name: a mapped axis over which the *elements* of the rows are spread: products add up.
-    """
-    dtype = compute_dtype((left, right))
-    rows = [jnp.asarray(x).astype(dtype) for x in (left, right)]
-    a, a_scale = _scale(rows[0], axis_name)
-    b, b_scale = (a, a_scale) if right is left else _scale(rows[1], axis_name)
-    inner = _contracted(a, b, 1)
-    if axis_name is not None:
-        inner = lax.psum(inner, axis_name)
-    return Products(inner, a_scale, b_scale)
-
-
-def row_products(rows: Sequence[Float[Array, "..."]]) -> Products:
-    """Inner products between K rows of one leaf, pair by pair: no `[K, ...]` stack is built.
-
-    The program has K(K+1)/2 products a leaf, so this is for few tasks.
-
-    Args:
-        rows: K arrays of one shape.
-    """
-    dtype = compute_dtype(rows)
-    scaled, scales = zip(*(_scale(row.astype(dtype)[None], None) for row in rows), strict=True)
-    pairs = {
-        (i, j): _contracted(a[0], b[0], 0)
-        for i, a in enumerate(scaled)
-        for j, b in enumerate(scaled[: i + 1])
-    }
-    size = range(len(rows))
-    inner = jnp.stack([jnp.stack([pairs[max(i, j), min(i, j)] for j in size]) for i in size])
-    scale = jnp.concatenate(scales)
-    return Products(inner, scale, scale)
-
-
-def add_products(products: Sequence[Products]) -> Products:
-    """The inner products of concatenated rows, from those of their parts: one or more."""
-    if not products:
-        raise ValueError(_NO_LEAVES)
-    left = jnp.max(jnp.stack([p.left for p in products]), axis=0)
-    right = jnp.max(jnp.stack([p.right for p in products]), axis=0)
-    safe_left, safe_right = (jnp.where(s > 0, s, 1.0) for s in (left, right))
-    inner = sum(
-        p.inner * (p.left / safe_left)[:, None] * (p.right / safe_right)[None, :] for p in products
-    )
-    return Products(jnp.asarray(inner), left, right)
 
 
 def from_products(products: Products) -> Gramian:
@@ -195,6 +108,12 @@ def gramian(task_grads: TaskGrads, axis_name: str | None = None) -> Gramian:
     return from_products(
         add_products([leaf_products(x, x, axis_name) for x in jax.tree.leaves(task_grads)])
     )
+
+
+def row_gramian(rows: Sequence[Any]) -> Gramian:
+    """The Gramian of K task gradients that were not stacked: K pytrees `[...]` of some leaves."""
+    leaves = zip(*map(jax.tree.leaves, rows), strict=True)
+    return from_products(add_products([row_products(row) for row in leaves]))
 
 
 class Layers(NamedTuple):
@@ -281,6 +200,17 @@ def combine(task_grads: TaskGrads, weights: Float[Array, " K"]) -> Any:
         return out.astype(leaf.dtype)
 
     return jax.tree.map(one, task_grads)
+
+
+def combine_rows(rows: Sequence[Any], weights: Float[Array, " K"]) -> Any:
+    """`combine` of K task gradients that were not stacked: one pass over each of the K pytrees."""
+
+    def one(*row: Array) -> Array:
+        dtype = compute_dtype(row)
+        terms = [w.astype(dtype) * x.astype(dtype) for w, x in zip(weights, row, strict=True)]
+        return functools.reduce(jnp.add, terms).astype(row[0].dtype)
+
+    return jax.tree.map(one, *rows)
 
 
 def combined_norm(gramian: Gramian, weights: Float[Array, " K"]) -> Float[Array, ""]:

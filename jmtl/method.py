@@ -9,17 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jmtl.gramian import (
-    Gramian,
-    Products,
-    TaskGrads,
-    check_num_tasks,
-    combine,
-    compute_dtype,
-    like,
-    scale_rows,
-)
+from jmtl.gramian import Gramian, TaskGrads, check_num_tasks, combine, like, scale_rows
 from jmtl.gramian import gramian as gramian_of
+from jmtl.products import Products, compute_dtype
 
 State = Any
 Needs = Literal["losses", "gramian", "gradients"]

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jmtl.checks import check_number, check_tasks, per_task
-from jmtl.gramian import compute_dtype
 from jmtl.method import Answer, Method, Seen, State
+from jmtl.products import compute_dtype
 
 Score = Callable[[Float[Array, " K"], Float[Array, " K"]], Float[Array, " K"]]
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jmtl.checks import check_number, check_tasks
-from jmtl.gramian import compute_dtype
 from jmtl.method import Answer, Method, Seen
 from jmtl.methods.rows import zeros_per_task
+from jmtl.products import compute_dtype
 
 
 class ExcessState(NamedTuple):

@@ -9,8 +9,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jmtl.checks import check_number, check_tasks, per_task
-from jmtl.gramian import compute_dtype
 from jmtl.method import Answer, Method, Seen
+from jmtl.products import compute_dtype
 
 
 class FAMOState(NamedTuple):

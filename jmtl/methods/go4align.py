@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jmtl.checks import check_number, check_tasks
-from jmtl.gramian import compute_dtype
 from jmtl.method import Answer, Method, Seen, State
+from jmtl.products import compute_dtype
 
 
 class GO4AlignState(NamedTuple):

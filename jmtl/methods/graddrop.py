@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jmtl.checks import check_key, check_tasks, per_task
-from jmtl.gramian import compute_dtype
 from jmtl.method import Answer, Method, Seen, State, named_key
+from jmtl.products import compute_dtype
 
 
 class GradDropState(NamedTuple):

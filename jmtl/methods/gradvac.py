@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jmtl.checks import check_number, check_tasks
-from jmtl.gramian import Gramian, compute_dtype
+from jmtl.gramian import Gramian
 from jmtl.method import Answer, Method, Seen, named_key
 from jmtl.methods.visits import Order, drawn_key, orders, summed_weights
+from jmtl.products import compute_dtype
 
 
 class GradVacState(NamedTuple):

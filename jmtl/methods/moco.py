@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jmtl.checks import check_number, check_tasks
-from jmtl.gramian import combine, compute_dtype, gramian, like, scale_rows
+from jmtl.gramian import combine, gramian, like, scale_rows
 from jmtl.method import Answer, Method, Seen
 from jmtl.methods.rows import zeros_per_task
+from jmtl.products import compute_dtype
 
 
 class MoCoState(NamedTuple):

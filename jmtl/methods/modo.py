@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jmtl.checks import check_number, check_tasks
-from jmtl.gramian import compute_dtype
 from jmtl.method import Answer, Method, Seen
+from jmtl.products import compute_dtype
 from jmtl.solvers.simplex import project_on_simplex
 
 

@@ -7,8 +7,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jmtl.checks import check_count, check_number, check_tasks
-from jmtl.gramian import Gramian, combined_norm, compute_dtype
+from jmtl.gramian import Gramian, combined_norm
 from jmtl.method import Answer, Method, Seen
+from jmtl.products import compute_dtype
 from jmtl.solvers.power_root import power_root
 
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jmtl.gramian import Gramian, combined_norm, compute_dtype, global_norm
+from jmtl.gramian import Gramian, combined_norm, global_norm
 from jmtl.method import Answer, Method, Seen, State
+from jmtl.products import compute_dtype
 
 
 def _matched(gramian: Gramian, weights: Float[Array, " K"]) -> Float[Array, " K"]:

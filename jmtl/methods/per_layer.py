@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jmtl.gramian import combine, compute_dtype, layer_gramians, layers_of
+from jmtl.gramian import combine, layer_gramians, layers_of
 from jmtl.method import Answer, Method, Seen, State, named_key, respond
 from jmtl.methods.smooth import shape_of_answer
+from jmtl.products import compute_dtype
 
 
 def _own_keys(state: State, name: str) -> State:

@@ -8,8 +8,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jmtl.checks import check_count, check_number, check_tasks
-from jmtl.gramian import Products, compute_dtype
 from jmtl.method import Answer, Method, Seen
+from jmtl.products import Products, compute_dtype
 from jmtl.solvers.simplex import project_on_simplex
 
 

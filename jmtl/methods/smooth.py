@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jmtl.checks import check_number
-from jmtl.gramian import Gramian, Products, compute_dtype
+from jmtl.gramian import Gramian
 from jmtl.method import Answer, Method, Seen, State
+from jmtl.products import Products, compute_dtype
 
 
 class SmoothState(NamedTuple):

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jmtl.checks import check_choice, check_number, check_tasks, per_task
-from jmtl.gramian import compute_dtype
 from jmtl.method import Answer, Method, Seen, State, stateless
 from jmtl.methods.scale_invariant import reciprocal
+from jmtl.products import compute_dtype
 
 
 class STCHState(NamedTuple):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jmtl.checks import check_count, check_tasks
-from jmtl.gramian import compute_dtype
 from jmtl.method import Answer, Method, Seen, State, stateless
+from jmtl.products import compute_dtype
 
 
 def trim_rows(grads: Float[Array, "K ..."], trim: int) -> Float[Array, "..."]:

@@ -36,18 +36,10 @@ from jmtl.gradients import (
     value_and_task_grads,
 )
 from jmtl.gradients import value_and_grads as of_whole
-from jmtl.gramian import (
-    Gramian,
-    Products,
-    TaskGrads,
-    add_products,
-    combine,
-    cross_products,
-    from_products,
-    gramian,
-)
+from jmtl.gramian import Gramian, TaskGrads, combine, cross_products, from_products, gramian
 from jmtl.method import Method, Seen, State, respond
 from jmtl.nn import numbered_rows
+from jmtl.products import Products, add_products
 
 Arguments = Sequence[Any]
 """(batch, *rest): the leaves of the batch `[B, ...]`; the rest is alike for all microbatches."""

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import jmtl
-from jmtl.gramian import Gramian, Products
+from jmtl.gramian import Gramian
 from jmtl.method import Seen, respond
+from jmtl.products import Products
 from tests.methods import recurrences
 from tests.methods.recurrences import K
 from tests.solvers.references import shortest
