@@ -49,7 +49,8 @@ def test_what_is_no_number_is_seen_in_its_row_alone() -> None:
     rows = leaf_of(79)
     stack = jnp.asarray(rows, jnp.float32).at[2, 30].set(jnp.nan)
     for found in (gramian(stack), row_gramian(list(stack))):
-        assert np.isnan(found.norms[2]) and np.isnan(found.cosine[0, 2])
+        assert np.isnan(found.norms[2])
+        assert np.isnan(found.cosine[0, 2])
         check(jax.tree.map(lambda x: x[..., :2][:2], found), rows[:2])
 
 
