@@ -38,13 +38,12 @@ def largest(members: Float[Array, "n p blocks q m"]) -> Float[Array, "n blocks m
     # By a mask: its gradient is one pass over all, where those of maxima are one for each member.
     fixed = lax.stop_gradient(members)
     n, p, blocks, q, m = members.shape
-    most, place = (
-        fixed[:, 0, :, 0],
-        jnp.zeros((n, blocks, m), jnp.int8),
-    )
+    most, place = fixed[:, 0, :, 0], jnp.zeros((n, blocks, m), jnp.int8)
     for i in range(1, p * q):
         member = fixed[:, i // q, :, i % q]
         more = (member > most) | jnp.isnan(member)
         most, place = jnp.where(more, member, most), jnp.where(more, jnp.int8(i), place)
+    # Else XLA compares the members again in the backward pass of every task.
+    place = lax.optimization_barrier(place)
     places = jnp.arange(p * q, dtype=jnp.int8).reshape(1, p, 1, q, 1)
     return jnp.where(place[:, None, :, None] == places, members, 0).sum(axis=(1, 3))
