@@ -2,30 +2,29 @@
 
 How K gradients are computed is a *strategy*:
 
-- ``"unroll"``: K backward passes written out in one program, stacked.
+- ``"unroll"``: K backward passes written out in one program; stacked for methods that see them.
 - ``"vmap"``: one backward pass batched over K cotangents, stacked.
 - ``"recompute"`` (Gramian methods in `value_and_grads`): K backward passes, contracted leaf by leaf
   into the Gramian and let go, then one backward pass weighted by the method's answer.
 - ``"auto"``: "recompute" for a Gramian method whose stack would pass `STACK_BYTES`, else "unroll".
 
 Measured by `python -m experiments speed` on 2 CPU cores with jax 0.10.2, medians of interleaved
-repeats; a whole PCGrad step as a multiple of the equal-weights step, and its temporary memory. No
-GPU was measured.
+repeats; a whole PCGrad step as a multiple of the equal-weights step, and MB of temporaries and
+outputs, the new state among them. No GPU was measured.
 
-| model, batch        | K | stack MB | unroll        | vmap          | recompute     |
-|---------------------|---|----------|---------------|---------------|---------------|
-| MLP 128-64, 128     | 2 |     0.2  | 1.39,  0.4 MB | 1.78,  0.6 MB | 1.51,  0.3 MB |
-|                     | 8 |     0.7  | 1.65,  1.8 MB | 2.69,  3.0 MB | 2.13,  1.0 MB |
-| LeNet 28×28, 256    | 2 |     0.2  | 1.19,   59 MB | 1.53,  118 MB | 1.80,   66 MB |
-|                     | 8 |     0.7  | 3.49,  102 MB | 4.22,  466 MB | 4.10,  109 MB |
-| MLP of 12 × 512, 64 | 2 |      25  | 2.52,   31 MB | 2.70,   31 MB | 1.67,  0.8 MB |
-|                     | 3 |      38  | 2.95,   47 MB | 3.48,   47 MB | 2.18,  0.8 MB |
-|                     | 8 |     101  | 6.55,  126 MB | 8.16,  126 MB | 5.95,  3.1 MB |
-| ResNet-18 32×32, 16 | 3 |     134  | 1.97,  225 MB | 2.24,  225 MB | 2.44,  129 MB |
+| model, batch        | K | equal weights   | unroll         | vmap           | recompute      |
+|---------------------|---|-----------------|----------------|----------------|----------------|
+| MLP 128-64, 128     | 2 | 0.25 ms, 0.7 MB | 1.86,   0.8 MB | 2.75,   1.0 MB | 2.06,   0.8 MB |
+|                     | 8 | 0.31 ms, 0.9 MB | 2.57,   1.4 MB | 4.65,   3.5 MB | 3.14,   1.5 MB |
+| LeNet 28×28, 256    | 2 |   10 ms,  24 MB | 1.72,    29 MB | 3.58,    42 MB | 2.44,    35 MB |
+|                     | 8 |   13 ms,  24 MB | 5.13,    67 MB | 11.6,   131 MB | 4.96,    73 MB |
+| MLP of 12 × 512, 64 | 2 |   15 ms,  77 MB | 1.59,    82 MB | 2.17,    82 MB | 1.49,    77 MB |
+|                     | 3 |   13 ms,  77 MB | 2.00,    82 MB | 2.87,    82 MB | 1.96,    77 MB |
+|                     | 8 |   14 ms,  77 MB | 4.13,   141 MB | 6.16,   148 MB | 3.67,    77 MB |
+| ResNet-18 32×32, 16 | 3 |  510 ms, 576 MB | 1.94,   612 MB | 4.59,   880 MB | 2.20,   619 MB |
+|                     | 8 |  501 ms, 581 MB | 3.89, 1,028 MB |                | 4.35,   830 MB |
 
-Recomputing costs one more backward pass and saves the stack's traffic: the larger the parameters
-beside the activations, the more it wins.
-
+Recomputing costs one more backward pass and keeps no gradient of a task.
 """
 
 from collections.abc import Callable, Sequence
