@@ -86,8 +86,7 @@ def install(monkeypatch: Any, shared: bool = True, splits: Any = SPLITS) -> None
         *rest, on_devices = rest
         if config.model_parallel > 1:
             return states(config, *rest, on_devices)
-        kind = (config.problem, config.method, config.optimizer)
-        key = (*kind, repr(config.rate_factors), repr(config.schedule))
+        key = repr(dataclasses.replace(config, steps=0, checkpoint_every=0))
         if key not in _STATES:
             _STATES[key] = states(config, *rest)
         return on_devices.place(_STATES[key])
