@@ -55,7 +55,7 @@ def leaf_products(
         right: `[K, ...]`; the same array as `left` for a Gramian.
         axis_name: a mapped axis over which the *elements* of the rows are spread: products add up.
     """
-    if axis_name is not None or not _is_large(left.size):
+    if axis_name is not None or not is_large(left.size):
         return _of_whole(left, right, axis_name)
     flat = [x.reshape(len(x), -1) for x in ((left,) if right is left else (left, right))]
 
@@ -63,7 +63,7 @@ def leaf_products(
         cut = [lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in flat]
         return _of_whole(cut[0], cut[-1])
 
-    return _by_blocks(of_block, *flat[0].shape)
+    return _sum(over_blocks(of_block, *flat[0].shape))
 
 
 def row_products(rows: Sequence[Float[Array, "..."]]) -> Products:
@@ -77,7 +77,7 @@ def row_products(rows: Sequence[Float[Array, "..."]]) -> Products:
     """
     if jax.default_backend() != "cpu" and len(rows) <= PAIRWISE and rows[0].size > BLOCK:
         return _by_pairs(rows)
-    if not _is_large(len(rows) * rows[0].size):
+    if not is_large(len(rows) * rows[0].size):
         stack = jnp.stack(list(rows))
         return _of_whole(stack, stack)
     flat = [row.reshape(-1) for row in rows]
@@ -86,7 +86,7 @@ def row_products(rows: Sequence[Float[Array, "..."]]) -> Products:
         stack = jnp.stack([lax.dynamic_slice_in_dim(row, start, size) for row in flat])
         return _of_whole(stack, stack)
 
-    return _by_blocks(of_block, len(rows), flat[0].size)
+    return _sum(over_blocks(of_block, len(rows), flat[0].size))
 
 
 def add_products(products: Sequence[Products]) -> Products:
@@ -104,20 +104,20 @@ def _sum(parts: Products) -> Products:
     return Products(jnp.sum(parts.inner * shares, axis=0), left, right)
 
 
-def _is_large(elements: int) -> bool:
+def is_large(elements: int) -> bool:
     """Whether blocks pay: on a CPU, which has few cores and large caches."""
     return jax.default_backend() == "cpu" and elements > BLOCK
 
 
-def _by_blocks(of_block: Callable[[Any, int], Products], k: int, elements: int) -> Products:
-    """The products of K rows from those of their blocks, `(start, size) -> Products`."""
+def over_blocks(of_block: Callable[[Any, int], Any], k: int, elements: int) -> Any:
+    """`of_block(start, size)` of the blocks of K rows, its leaves stacked along a leading axis."""
     size = max(BLOCK // k, 1)
     starts = size * jnp.arange(elements // size)
     _, parts = lax.scan(lambda _, start: (None, of_block(start, size)), None, starts)
     if rest := elements % size:
         last = of_block(elements - rest, rest)
         parts = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), parts, last)
-    return _sum(parts)
+    return parts
 
 
 def _of_whole(left: Array, right: Array, axis_name: str | None = None) -> Products:

@@ -12,6 +12,7 @@ from scipy.stats import trim_mean
 
 import jmtl
 from jmtl.method import Seen
+from jmtl.methods.trimmed_mean import NETWORK, sorting_network
 from tests.solvers.references import CASES, cases_with, rows_of
 
 
@@ -39,6 +40,37 @@ def test_trimmed_mean_is_scipys(trim: int, seed: int) -> None:
     rows = np.random.default_rng(seed).standard_cauchy((8, 5)).astype(np.float32)
     expected = trim_mean(rows.astype(np.float64), trim / 8, axis=0)
     np.testing.assert_allclose(trimmed(rows, trim), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [*range(1, 11), NETWORK])
+def test_sorting_networks_sort(k: int) -> None:
+    """What sorts all zeros and ones sorts everything: Knuth, vol. 3, theorem 5.3.4Z."""
+    if k <= 10:
+        rows = np.arange(2**k) >> np.arange(k)[:, None] & 1
+    else:
+        draw = np.random.default_rng(0)
+        rows = (draw.random((k, 20_000)) < draw.random(20_000)).astype(int)
+    for i, j in sorting_network(k):
+        assert i < j
+        rows[i], rows[j] = np.minimum(rows[i], rows[j]), np.maximum(rows[i], rows[j])
+    assert (np.diff(rows, axis=0) >= 0).all()
+
+
+@pytest.mark.parametrize("k", [2, 3, 7, NETWORK, NETWORK + 1])
+def test_trimmed_mean_is_that_of_sorted_rows(k: int) -> None:
+    draw = np.random.default_rng(k)
+    rows = draw.integers(-3, 4, (k, 60)).astype(np.float32)  # ties
+    rows[:, :20] = draw.standard_cauchy((k, 20))
+    rows[0, 40:50], rows[-1, 45:55] = np.inf, -np.inf
+    rows[np.arange(k), np.arange(k) % 5 + 55] = np.nan  # in every row
+    for trim in {0, 1, (k - 1) // 2} - {k // 2}:
+        with np.errstate(invalid="ignore"):
+            kept = np.sort(rows.astype(np.float64), axis=0)[trim : k - trim]
+            expected = np.where(np.isnan(rows).any(axis=0), np.nan, kept.mean(axis=0))
+        found = trimmed(rows, trim)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        again = trimmed(rows[draw.permutation(k)], trim)
+        np.testing.assert_array_equal(found, again)  # sums run in the values' order
 
 
 def test_trimmed_mean_at_the_edges() -> None:

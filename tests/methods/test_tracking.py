@@ -9,6 +9,8 @@ import pytest
 
 import jmtl
 from jmtl.method import Seen, respond
+from jmtl.methods.rows import row_sums
+from jmtl.products import BLOCK
 from tests.methods import recurrences
 from tests.methods.recurrences import K, problem, runner
 
@@ -57,6 +59,16 @@ def test_excess_is_its_recurrence(epsilon: float, x64: bool) -> None:
     close(found, np.einsum("tk,tkn->tn", weights, grads), x64)
     assert np.ptp(weights[-1]) > 0.01, "nothing moved"
     np.testing.assert_array_equal(states.weights[0], 1.0)
+
+
+@pytest.mark.parametrize("n", [BLOCK // 3, BLOCK])
+def test_row_sums_of_many_elements(n: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(3, 2, n // 2)).astype(np.float32)
+    summed = jax.jit(lambda a, b: row_sums(lambda a, b: a * jnp.abs(b), a, b))
+    expected = np.sum(np.float64(rows) * np.abs(rows), axis=(1, 2))
+    np.testing.assert_allclose(summed(rows, rows), expected, rtol=0, atol=1e-6 * n)
+    rows[1, 1, -1], rows[2, 0, 0] = np.nan, np.inf
+    np.testing.assert_array_equal(np.isfinite(summed(rows, rows)), [True, False, False])
 
 
 def test_excess_counts_a_task_from_its_first_gradient() -> None:
