@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jmtl.packing import packed
 from jmtl.products import (
     NO_LEAVES,
     Products,
@@ -105,14 +106,15 @@ def gramian(task_grads: TaskGrads, axis_name: str | None = None) -> Gramian:
         ValueError: the leaves' leading axes differ.
     """
     num_tasks(task_grads)
+    leaves = jax.tree.leaves(task_grads)
     return from_products(
-        add_products([leaf_products(x, x, axis_name) for x in jax.tree.leaves(task_grads)])
+        add_products([leaf_products(x, x, axis_name) for x in packed(leaves, leading=1)])
     )
 
 
 def row_gramian(rows: Sequence[Any]) -> Gramian:
     """The Gramian of K task gradients that were not stacked: K pytrees `[...]` of some leaves."""
-    leaves = zip(*map(jax.tree.leaves, rows), strict=True)
+    leaves = zip(*(packed(jax.tree.leaves(row)) for row in rows), strict=True)
     return from_products(add_products([row_products(row) for row in leaves]))
 
 

@@ -4,8 +4,10 @@ On a CPU large leaves are contracted by blocks that stay in a core's cache: a ro
 nothing of its size is written. Products of a whole leaf wrote its scaled copy, whose pages alone
 took longer than the arithmetic (8 rows of 11 million, 2 cores, jax 0.10: 334 ms, and 46 by blocks;
 K rows that lie apart, 2.4 million each: 194 ms stacked, 40 pair by pair, 10 by blocks).
+On one NVIDIA GPU a kernel of `jmtl.one_pass` does the same.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +16,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jmtl import one_pass
+
 BLOCK = 2**15
 """Elements of K rows that a CPU contracts at a time."""
 
 PAIRWISE = 8
 """The largest K whose rows are contracted pair by pair elsewhere; above it programs grow long."""
+
+FEW = 64
+"""Parts that are added one after the other."""
 
 NO_LEAVES = "task gradients have no leaves: expected a pytree with leaves [K, ...]"
 
@@ -27,13 +34,15 @@ class Products(NamedTuple):
     """Inner products of scaled rows: ``⟨row_i, row_j⟩ = inner[i, j] · left[i] · right[j]``.
 
     Attributes:
-        inner: `[K, K]` products of rows divided by their scale.
-        left, right: `[K]` the scales: the largest magnitude in each row, 0 for a zero row.
+        inner: `[K, K]` products of rows divided by their scale; `[N, K, K]` those of N parts of
+            the rows.
+        left, right: `[K]`, or `[N, K]`, the scales: the largest magnitude in each row, 0 for a zero
+            row.
     """
 
-    inner: Float[Array, "K K"]
-    left: Float[Array, " K"]
-    right: Float[Array, " K"]
+    inner: Float[Array, "*N K K"]
+    left: Float[Array, "*N K"]
+    right: Float[Array, "*N K"]
 
 
 def compute_dtype(tree: Any) -> jnp.dtype:
@@ -54,59 +63,86 @@ def leaf_products(
         left: `[K, ...]`.
         right: `[K, ...]`; the same array as `left` for a Gramian.
         axis_name: a mapped axis over which the *elements* of the rows are spread: products add up.
+
+    Returns:
+        The products of one or more parts of the leaves, for `add_products`.
     """
+    if axis_name is None and right is left and one_pass.serves(left):
+        return _by_kernel(left.reshape(len(left), -1))
     if axis_name is not None or not is_large(left.size):
-        return _of_whole(left, right, axis_name)
+        return _alone(_of_whole(left, right, axis_name))
     flat = [x.reshape(len(x), -1) for x in ((left,) if right is left else (left, right))]
 
     def of_block(start: Any, size: int) -> Products:
         cut = [lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in flat]
         return _of_whole(cut[0], cut[-1])
 
-    return _sum(over_blocks(of_block, *flat[0].shape))
+    return over_blocks(of_block, *flat[0].shape)
 
 
 def row_products(rows: Sequence[Float[Array, "..."]]) -> Products:
     """Inner products between K rows of one leaf, without a `[K, ...]` stack where it is large.
 
-    Elsewhere than on a CPU a few large rows are contracted pair by pair, by K(K+1)/2 products in
-    the program.
+    Elsewhere than on a CPU a few large rows are contracted by one kernel, on one NVIDIA GPU, or
+    pair by pair, by K(K+1)/2 products in the program.
 
     Args:
         rows: K arrays of one shape.
+
+    Returns:
+        As `leaf_products`.
     """
+    if one_pass.serves(rows):
+        return _by_kernel([row.reshape(-1) for row in rows])
     if jax.default_backend() != "cpu" and len(rows) <= PAIRWISE and rows[0].size > BLOCK:
-        return _by_pairs(rows)
+        return _alone(_by_pairs(rows))
     if not is_large(len(rows) * rows[0].size):
         stack = jnp.stack(list(rows))
-        return _of_whole(stack, stack)
+        return _alone(_of_whole(stack, stack))
     flat = [row.reshape(-1) for row in rows]
 
     def of_block(start: Any, size: int) -> Products:
         stack = jnp.stack([lax.dynamic_slice_in_dim(row, start, size) for row in flat])
         return _of_whole(stack, stack)
 
-    return _sum(over_blocks(of_block, len(rows), flat[0].size))
+    return over_blocks(of_block, len(rows), flat[0].size)
 
 
-def add_products(products: Sequence[Products]) -> Products:
-    """The inner products of concatenated rows, from those of their parts: one or more."""
-    if not products:
+def add_products(parts: Sequence[Products]) -> Products:
+    """The inner products of rows from those of their parts: one or more, each of `[N, K, K]`."""
+    if not parts:
         raise ValueError(NO_LEAVES)
-    return _sum(jax.tree.map(lambda *parts: jnp.stack(parts), *products))
+    inner, left, right = jax.tree.map(lambda *of: jnp.concatenate(of), *parts)
+    largest = jnp.max(left, axis=0), jnp.max(right, axis=0)
+    safe_left, safe_right = (jnp.where(s > 0, s, 1.0)[None] for s in largest)
+    shares = (left / safe_left)[:, :, None] * (right / safe_right)[:, None, :]
+    return Products(_total(inner * shares), *largest)
 
 
-def _sum(parts: Products) -> Products:
-    """`add_products` of parts that lie along a leading axis."""
-    left, right = jnp.max(parts.left, axis=0), jnp.max(parts.right, axis=0)
-    safe_left, safe_right = (jnp.where(s > 0, s, 1.0)[None] for s in (left, right))
-    shares = (parts.left / safe_left)[:, :, None] * (parts.right / safe_right)[:, None, :]
-    return Products(jnp.sum(parts.inner * shares, axis=0), left, right)
+def _total(parts: Float[Array, "N K K"]) -> Float[Array, "K K"]:
+    """The sum over N; of many in √N sums of √N, since a running sum of thousands loses digits."""
+    n = len(parts)
+    if n <= FEW:
+        return jnp.sum(parts, axis=0)
+    side = math.isqrt(n)
+    square = parts[: side * side].reshape(side, side, *parts.shape[1:])
+    sums = jnp.sum(square, axis=0)
+    return jnp.sum(sums, axis=0) + jnp.sum(parts[side * side :], axis=0)
+
+
+def _alone(part: Any) -> Any:
+    """One part as a stack of parts."""
+    return jax.tree.map(lambda x: x[None], part)
 
 
 def is_large(elements: int) -> bool:
     """Whether blocks pay: on a CPU, which has few cores and large caches."""
     return jax.default_backend() == "cpu" and elements > BLOCK
+
+
+def _by_kernel(rows: Sequence[Array] | Array) -> Products:
+    inner, scale = one_pass.inner_products(rows)
+    return Products(inner, scale, scale)
 
 
 def over_blocks(of_block: Callable[[Any, int], Any], k: int, elements: int) -> Any:
@@ -115,8 +151,8 @@ def over_blocks(of_block: Callable[[Any, int], Any], k: int, elements: int) -> A
     starts = size * jnp.arange(elements // size)
     _, parts = lax.scan(lambda _, start: (None, of_block(start, size)), None, starts)
     if rest := elements % size:
-        last = of_block(elements - rest, rest)
-        parts = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), parts, last)
+        last = _alone(of_block(elements - rest, rest))
+        parts = jax.tree.map(lambda *of: jnp.concatenate(of), parts, last)
     return parts
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jmtl.checks import check_number, check_tasks
 from jmtl.gramian import Gramian
 from jmtl.method import Answer, Method, Seen, named_key
-from jmtl.methods.visits import Order, drawn_key, orders, summed_weights
+from jmtl.methods.visits import Order, drawn_key, orders, summed_weights, visit_all
 from jmtl.products import compute_dtype
 
 
@@ -47,7 +47,7 @@ def vaccinate(
     rows = jnp.arange(len(norms))
     tiny = jnp.finfo(norms.dtype).eps
 
-    def visit(carry: tuple[Array, Array], tasks: Array) -> tuple[tuple[Array, Array], None]:
+    def visit(carry: tuple[Array, Array], tasks: Array) -> tuple[Array, Array]:
         # One visit of every task i at once: i meets tasks[i].
         held, goals = carry
         products = jnp.matmul(held, cosine, precision=jax.lax.Precision.HIGHEST)
@@ -63,10 +63,10 @@ def vaccinate(
         held = held.at[rows, tasks].add(jnp.where(meets & (rho < goal), edit, 0))
         learnt = (goal + beta * (rho - goal)).astype(goals.dtype)
         goals = goals.at[rows, tasks].set(jnp.where(meets, learnt, goal))
-        return (held, goals), None
+        return held, goals
 
     start = jnp.eye(len(rows), dtype=norms.dtype)
-    return jax.lax.scan(visit, (start, goals), orders.T)[0]
+    return visit_all(visit, (start, goals), orders)
 
 
 def gradvac(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jmtl.checks import check_choice, check_tasks
 from jmtl.gramian import Gramian
 from jmtl.method import Answer, Method, Seen, State, named_key
-from jmtl.methods.visits import Order, drawn_key, orders, summed_weights
+from jmtl.methods.visits import Order, drawn_key, orders, summed_weights, visit_all
 
 
 class PCGradState(NamedTuple):
@@ -36,16 +36,16 @@ def project(gramian: Gramian, orders: Int[Array, "K K"]) -> Float[Array, "K K"]:
     """
     rows = jnp.arange(len(gramian.norms))
 
-    def visit(coefficients: Array, tasks: Array) -> tuple[Array, None]:
+    def visit(coefficients: Array, tasks: Array) -> Array:
         # One visit of every task i at once: i meets tasks[i].
         dots = jnp.einsum(
             "ik,ki->i", coefficients, gramian.cosine[:, tasks], precision=jax.lax.Precision.HIGHEST
         )
         conflict = (dots < 0) & (tasks != rows)
-        return coefficients.at[rows, tasks].add(jnp.where(conflict, -dots, 0)), None
+        return coefficients.at[rows, tasks].add(jnp.where(conflict, -dots, 0))
 
     start = jnp.eye(len(rows), dtype=gramian.cosine.dtype)
-    return jax.lax.scan(visit, start, orders.T)[0]
+    return visit_all(visit, start, orders)
 
 
 def pcgrad(

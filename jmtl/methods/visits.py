@@ -1,14 +1,19 @@
 """Each task meets the others in an order of its own: what PCGrad and GradVac share."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jmtl.checks import check_choice, check_key
 
 Order = Literal["random", "fixed"]
+
+UNROLLED = 8
+"""The largest K whose visits a GPU's or TPU's program holds one by one."""
 
 
 def drawn_key(
@@ -38,6 +43,22 @@ def orders(num_tasks: int, key: PRNGKeyArray | None, step: Int[Array, ""]) -> In
         return ascending
     step_key = jax.random.fold_in(key, step)
     return jax.random.permutation(step_key, ascending, axis=1, independent=True)
+
+
+def visit_all(
+    visit: Callable[[Any, Int[Array, " K"]], Any], start: Any, orders: Int[Array, "K K"]
+) -> Any:
+    """What is held after every task has visited the others: `visit(held, tasks) -> held`, K times.
+
+    Args:
+        visit: one visit of every task i at once, to tasks[i].
+        start: what is held before.
+        orders: `[K, K]` row i is the order of task i.
+    """
+    # Where starting a kernel is what costs, the visits of few tasks lie open in the program.
+    unrolled = jax.default_backend() != "cpu" and len(orders) <= UNROLLED
+    held, _ = lax.scan(lambda h, tasks: (visit(h, tasks), None), start, orders.T, unroll=unrolled)
+    return held
 
 
 def summed_weights(

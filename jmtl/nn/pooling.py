@@ -1,6 +1,5 @@
-"""The maximum over windows that touch, whose gradient is one pass over the features on a CPU."""
+"""The maximum over windows that touch, whose gradient is one pass over the features."""
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -13,15 +12,17 @@ MOST = 16
 def max_pool(x: Float[Array, "B H W C"], window: tuple[int, int]) -> Float[Array, "B h w C"]:
     """`flax.linen.max_pool` with strides of the window's size, and without padding.
 
-    On a CPU windows are made dimensions and their maxima chosen by a mask: XLA's own gradient of a
-    window's maximum looks for it again, one window at a time (2×2 of 16 images of 64×64×16, 2
-    cores, jax 0.10: forward and gradient 5.8 ms, and 0.3 by the mask).
+    Windows are made dimensions and their maxima chosen by a mask: XLA's own gradient of a window's
+    maximum looks for it again, one window at a time (2×2 of 16 images of 64×64×16, 2 cores, jax
+    0.10: forward and gradient 5.8 ms, and 0.3 by the mask). Compiled for an H100, forward and two
+    gradients of 256 images of 24×24×20 move 70 MB by the mask, and 250 by XLA's, with a scatter
+    for each gradient (jax 0.11).
 
     Args:
         x: Features; rows and columns that fill no window are left out.
         window: Height and width.
     """
-    if jax.default_backend() != "cpu" or window[0] * window[1] > MOST:
+    if window[0] * window[1] > MOST:
         return nn.max_pool(x, window, strides=window)
     b, c = x.shape[0], x.shape[3]
     (p, q), (h, w) = window, (n // size for n, size in zip(x.shape[1:3], window, strict=True))

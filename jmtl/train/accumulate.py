@@ -214,9 +214,7 @@ def _at_representation(
         return (), gramian_at_representation(fun, (shared, tasks), args, True, axis_name)
 
     _, (cosine, norms) = _scanned(one, args, microbatches)
-    return from_products(
-        add_products([Products(c, n, n) for c, n in zip(cosine, norms, strict=True)])
-    )
+    return from_products(add_products([Products(cosine, norms, norms)]))
 
 
 def _scanned(

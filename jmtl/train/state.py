@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from jmtl.method import Method, named_key
 from jmtl.nn import Model
+from jmtl.packing import packed
 
 
 class TrainState(NamedTuple):
@@ -83,12 +84,8 @@ def fresh_state(
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
     """`[]` whether every floating-point number in the tree is finite."""
-    leaves = [
-        jnp.all(jnp.isfinite(leaf))
-        for leaf in jax.tree.leaves(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-    ]
-    return all_true(leaves)
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return all_true([jnp.all(jnp.isfinite(leaf)) for leaf in packed(leaves)])
 
 
 def all_true(flags: Sequence[Bool[Array, ""]]) -> Bool[Array, ""]:
