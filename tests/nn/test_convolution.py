@@ -5,6 +5,7 @@ import pytest
 from flax import linen
 from jax import lax
 
+from jmtl.nn import convolution
 from jmtl.nn.convolution import conv_general_dilated, conv_max_pool, image_conv, pooled_conv
 
 IMAGES = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
@@ -39,6 +40,43 @@ def test_products_of_matrices_are_the_convolution(kernel, strides, padding, dila
     found, expected = pulled(conv_general_dilated), pulled(lax.conv_general_dilated)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_gradients_image_by_image_are_those_of_all(spread, monkeypatch):
+    """Their own gradients too, over many kernels, and over devices."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(keys[0], (4, 6, 5, 3))
+    kernels = jax.random.normal(keys[1], (2, 3, 3, 3, 4))
+
+    def loss(w, x):
+        return jnp.sum(conv_general_dilated(x, w, (2, 1), "SAME", **IMAGES) ** 3)
+
+    def gradients(w, x):
+        first = jax.grad(loss, (0, 1))
+        _, second = jax.jvp(lambda w: first(w, x), (w,), (w,))
+        return (first(w, x)[0], second[0]), (first(w, x)[1], second[1])
+
+    def many(w, x):
+        return jax.vmap(gradients, (0, None))(w, x)
+
+    def devices(w, x):
+        axes = (jax.sharding.AxisType.Auto,)
+        mesh = jax.make_mesh((2,), ("d",), devices=jax.devices()[:2], axis_types=axes)
+        spec = jax.sharding.PartitionSpec("d")
+        whole = jax.sharding.PartitionSpec()
+        cut = jax.shard_map(gradients, mesh=mesh, in_specs=(whole, spec), out_specs=(whole, spec))
+        return cut(w[0], x)
+
+    ways, texts = [], []
+    for limit in (2**21, 1):
+        monkeypatch.setattr(convolution, "COLUMNS", limit)
+        way = jax.jit(lambda w, x: (devices if spread else many)(w, x))
+        ways.append(way(kernels, x))
+        texts.append(str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(kernels[0], x)))
+    assert ["scan" in text for text in texts] == [False, True]
+    for a, b in zip(*map(jax.tree.leaves, ways), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
 def test_groups_and_transposed_convolutions_are_jaxs_own():
