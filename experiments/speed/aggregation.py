@@ -84,11 +84,16 @@ def measure(
 
 
 def _compiled(method: jmtl.Method, stack: Any) -> tuple[Any, Any]:
-    aggregate = jmtl.aggregator(method)
-    state = aggregate.init([leaf[0] for leaf in stack])
-    losses = jnp.ones(method.num_tasks) if method.uses_losses else None
-    update = jax.jit(lambda stack, state: aggregate.update(stack, state, losses=losses))
+    update, state = update_of(method, stack)
     return update.lower(stack, state).compile(), state
+
+
+def update_of(method: jmtl.Method, stack: Any) -> tuple[Any, Any]:
+    """`(stack, state) -> (gradient, state)`, jitted, and the state to begin from."""
+    aggregate = jmtl.aggregator(method)
+    state = aggregate.init([jnp.zeros(leaf.shape[1:], leaf.dtype) for leaf in stack])
+    losses = jnp.ones(method.num_tasks) if method.uses_losses else None
+    return jax.jit(lambda stack, state: aggregate.update(stack, state, losses=losses)), state
 
 
 def _run(program: tuple[Any, Any], stack: Any) -> Any:

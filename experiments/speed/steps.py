@@ -55,6 +55,16 @@ def all_strategies() -> tuple[Strategy, ...]:
     return tuple(s for s in STRATEGIES if s != "auto")
 
 
+def dispatch_of(built: Built, method: jmtl.Method, strategy: Strategy) -> Any:
+    """`(state, a batch for each step) -> state`, jitted."""
+    step = make_step(built.net, built.tasks, method, built.optimizer, strategy=strategy)
+
+    def dispatch(state: TrainState, data: Batch) -> TrainState:
+        return lax.scan(lambda state, batch: (step(state, batch)[0], None), state, data)[0]
+
+    return jax.jit(dispatch, donate_argnums=0)
+
+
 def compile_steps(built: Built, method: jmtl.Method, strategy: Strategy, steps: int) -> Program:
     """Compile training steps and make what they start from.
 
@@ -74,13 +84,8 @@ def compile_steps(built: Built, method: jmtl.Method, strategy: Strategy, steps: 
     state = jax.jit(lambda key: init_state(key, built.net, method, built.optimizer, first.inputs))(
         jax.random.key(1)
     )
-    step = make_step(built.net, built.tasks, method, built.optimizer, strategy=strategy)
-
-    def dispatch(state: TrainState, data: Batch) -> TrainState:
-        return lax.scan(lambda state, batch: (step(state, batch)[0], None), state, data)[0]
-
     began = time.perf_counter()
-    compiled = jax.jit(dispatch, donate_argnums=0).lower(state, data).compile()
+    compiled = dispatch_of(built, method, strategy).lower(state, data).compile()
     seconds = time.perf_counter() - began
 
     def run(n: int) -> None:
