@@ -63,6 +63,20 @@ def test_products_of_two_batches() -> None:
     np.testing.assert_allclose(whole / lengths, left @ right.T / lengths, atol=1e-6)
 
 
+@pytest.mark.parametrize("elements", [40, 200])
+def test_two_tasks(elements: int) -> None:
+    """On a CPU two rows are contracted one by one: each product is at its own place."""
+    left, right = leaf_of(elements)[:2], leaf_of(elements, seed=1)[:2]
+    shape = (2, 4, elements // 4)
+    a, b = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (left, right))
+    check(gramian(a), left)
+    check(row_gramian(list(a)), left)
+    found = jax.jit(cross_products)(a, b)
+    inner = np.asarray(found.inner, np.float64)
+    scaled = [x / np.abs(x).max(axis=1, keepdims=True) for x in (left, right)]
+    np.testing.assert_allclose(inner, scaled[0] @ scaled[1].T, rtol=1e-5, atol=1e-6)
+
+
 def test_many_problems_at_once() -> None:
     rows = np.stack([leaf_of(79, seed=seed) for seed in range(3)])
     stacks = jnp.asarray(rows, jnp.float32)
