@@ -21,10 +21,12 @@ outputs, the new state among them. No GPU was measured.
 | MLP of 12 × 512, 64 | 2 |   15 ms,  77 MB | 1.59,    82 MB | 2.17,    82 MB | 1.49,    77 MB |
 |                     | 3 |   13 ms,  77 MB | 2.00,    82 MB | 2.87,    82 MB | 1.96,    77 MB |
 |                     | 8 |   14 ms,  77 MB | 4.13,   141 MB | 6.16,   148 MB | 3.67,    77 MB |
-| ResNet-18 32×32, 16 | 3 |  510 ms, 576 MB | 1.94,   612 MB | 4.59,   880 MB | 2.20,   619 MB |
-|                     | 8 |  501 ms, 581 MB | 3.89, 1,028 MB |                | 4.35,   830 MB |
+| ResNet-18 32×32, 16 | 3 |  510 ms, 569 MB | 1.94,   581 MB | 4.59,   650 MB | 2.20,   574 MB |
+|                     | 8 |  501 ms, 570 MB | 3.89,   828 MB |       1,050 MB | 4.35,   632 MB |
 
-Recomputing costs one more backward pass and keeps no gradient of a task.
+Recomputing costs one more backward pass and keeps no gradient of a task. ResNet-18's times are from
+before `jmtl.nn.convolution` let go of columns, which took 200 MB of K = 8 (with K = 3 a recomputed
+step takes 0.96 of its time since).
 """
 
 from collections.abc import Callable, Sequence
