@@ -24,9 +24,9 @@ outputs, the new state among them. No GPU was measured.
 | ResNet-18 32×32, 16 | 3 |  510 ms, 569 MB | 1.94,   581 MB | 4.59,   650 MB | 2.20,   574 MB |
 |                     | 8 |  501 ms, 570 MB | 3.89,   828 MB |       1,050 MB | 4.35,   632 MB |
 
-Recomputing costs one more backward pass and keeps no gradient of a task. ResNet-18's times are from
-before `jmtl.nn.convolution` let go of columns, which took 200 MB of K = 8 (with K = 3 a recomputed
-step takes 0.96 of its time since).
+Recomputing costs one more backward pass and keeps no gradient of a task. The times of the MLP
+128-64, LeNet and ResNet-18 are from before their steps were made faster; newer ones of some of them
+are in experiments/results/speed.
 """
 
 from collections.abc import Callable, Sequence
