@@ -211,7 +211,8 @@ def about(options: Options) -> dict[str, Any]:
         "threads": threads or 1,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "peers": peers,
-        "options": dataclasses.asdict(options),
+        # The folder is where this lies, on a machine of somebody's own.
+        "options": dataclasses.asdict(dataclasses.replace(options, out=None)),
         "rates": {},
         "notes": [],
         "left_out": [],
