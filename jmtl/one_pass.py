@@ -49,7 +49,7 @@ def serves(rows: Sequence[Float[Array, "..."]] | Float[Array, "K ..."]) -> bool:
 
 
 def inner_products(
-    rows: Sequence[Float[Array, " n"]] | Float[Array, "K n"], interpret: bool = False
+    rows: Sequence[Float[Array, "..."]] | Float[Array, "K ..."], interpret: bool = False
 ) -> tuple[Float[Array, "N K K"], Float[Array, "N K"]]:
     """Inner products of parts of K rows, each over its scale in that part.
 
@@ -68,7 +68,7 @@ def inner_products(
 
     stacked = isinstance(rows, jax.Array)
     k, n = len(rows), rows[0].size
-    given = (jnp.reshape(rows, -1),) if isinstance(rows, jax.Array) else tuple(rows)
+    given = [part.reshape(-1) for part in ([rows] if isinstance(rows, jax.Array) else rows)]
     pairs = [(i, j) for i in range(k) for j in range(i + 1)]
     stride = _THREADS * _TOGETHER
     programs = min(_PROGRAMS, pl.cdiv(n, stride))

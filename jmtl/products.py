@@ -64,7 +64,7 @@ def leaf_products(
         The products of one or more parts of the leaves, for `add_products`.
     """
     if axis_name is None and right is left and one_pass.serves(left):
-        return _by_kernel(left.reshape(len(left), -1))
+        return _by_kernel(left)
     if axis_name is not None or not is_large(left.size):
         return _alone(_of_whole(left, right, axis_name))
     flat = [x.reshape(len(x), -1) for x in ((left,) if right is left else (left, right))]
@@ -89,7 +89,7 @@ def row_products(rows: Sequence[Float[Array, "..."]]) -> Products:
         As `leaf_products`.
     """
     if one_pass.serves(rows):
-        return _by_kernel([row.reshape(-1) for row in rows])
+        return _by_kernel(rows)
     if jax.default_backend() != "cpu" and len(rows) <= PAIRWISE and rows[0].size > BLOCK:
         return _alone(_by_pairs(rows))
     if not is_large(len(rows) * rows[0].size):

@@ -55,9 +55,8 @@ def measure(
         repeats: rounds.
         seconds: the least that one timing lasts.
     """
-    side = max(1, round((parameters / LEAVES) ** 0.5))
     keys = jax.random.split(jax.random.key(0), LEAVES)
-    stack = [jax.random.normal(key, (k, side, side)) for key in keys]
+    stack = [jax.random.normal(key, leaf_shape(k, parameters)) for key in keys]
     total = sum(leaf.size for leaf in stack) // k
     made = [make_method(name, k) for name in methods]
     made = [method for method in made if method.needs != "losses"]
@@ -81,6 +80,12 @@ def measure(
             )
         )
     return rows
+
+
+def leaf_shape(k: int, parameters: int) -> tuple[int, int, int]:
+    """Of each of `LEAVES` leaves: K square matrices."""
+    side = max(1, round((parameters / LEAVES) ** 0.5))
+    return k, side, side
 
 
 def _compiled(method: jmtl.Method, stack: Any) -> tuple[Any, Any]:

@@ -22,9 +22,9 @@ from jax.sharding import SingleDeviceSharding
 
 from experiments.errors import UserError
 from experiments.speed import report
-from experiments.speed.aggregation import LEAVES, update_of
+from experiments.speed.aggregation import LEAVES, leaf_shape, update_of
 from experiments.speed.models import MODELS, build, draw, to_batch
-from experiments.speed.steps import dispatch_of, make_method, strategies_of
+from experiments.speed.steps import dispatch_of, make_method
 from jmtl.train.state import init_state
 
 H100 = """
@@ -161,15 +161,14 @@ def step(gpu: Any, model: str, k: int, name: str, dtype: Any) -> Compiled:
         lambda key: init_state(key, built.net, method, built.optimizer, batch.inputs),
         jax.random.key(1),
     )
-    (strategy,) = strategies_of(method, ("auto",))
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), batch)
-    return compiled(gpu, dispatch_of(built, method, strategy), state, one)
+    return compiled(gpu, dispatch_of(built, method, "auto"), state, one)
 
 
 def aggregation(gpu: Any, name: str) -> Compiled:
     """A method from a stored stack of `PARAMETERS` × `TASKS` numbers to one gradient."""
-    side = round((PARAMETERS / LEAVES) ** 0.5)
-    stack = [jax.ShapeDtypeStruct((TASKS, side, side), jnp.float32)] * LEAVES
+    shape = leaf_shape(TASKS, PARAMETERS)
+    stack = [jax.ShapeDtypeStruct(shape, jnp.float32)] * LEAVES
     method = make_method(name, TASKS)
     state = jax.eval_shape(lambda: update_of(method, stack)[1])
     update = jax.jit(lambda stack, state: update_of(method, stack)[0](stack, state))
